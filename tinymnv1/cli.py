@@ -1,0 +1,40 @@
+"""What the command lines share: one line for a user's mistake, and exit statuses.
+
+0 done, 2 a mistake that the user can mend, 130 stopped with Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from tinymnv1.errors import TinyMNError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse, but a wrong argument gives one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line on stderr."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Run a command line's main; turn what a user can mend into one line on stderr and status 2."""
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except TinyMNError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: not enough memory; use a smaller --batch-size, --resolution or --width", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has left: nothing to complain about
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,94 @@
+"""From uint8 images to the batches that a model takes: resize, normalise, shuffle, augment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tinymnv1.data.augment import AUGMENTATIONS
+from tinymnv1.errors import ConfigError
+from tinymnv1.ops.window import Array
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to every image before the model sees it, in training and ever after: a checkpoint stores it.
+
+    resolution: pixels; images of another size are scaled (bilinear).
+    mean, std: per channel, of pixels scaled to [0, 1]; (0, 0, 0) and (1, 1, 1) only scale.
+    """
+
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise ConfigError(f"resolution must be at least 1 pixel, got {self.resolution}")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ConfigError("mean and std must have one number a channel, and every std must be above 0")
+
+    def __call__(self, images: Array) -> Array:
+        """images: (N, H, W, 3) uint8. Returns (N, resolution, resolution, 3) float32, (pixel / 255 - mean) / std."""
+        images = resize(images, self.resolution)
+        std = np.asarray(self.std, np.float32)
+        scale = 1 / (255 * std)
+        shift = np.asarray(self.mean, np.float32) / std
+        x = images * scale
+        x -= shift
+        return x
+
+
+def resize(images: Array, resolution: int) -> Array:
+    """Scale (N, H, W, 3) uint8 images to resolution x resolution, bilinear with antialiasing (Pillow's)."""
+    if images.shape[1:3] == (resolution, resolution):
+        return images
+    size = (resolution, resolution)
+    return np.stack([np.asarray(Image.fromarray(i).resize(size, Image.Resampling.BILINEAR)) for i in images])
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Shuffled, augmented batches of a training set.
+
+    images: (N, H, W, 3) uint8.  labels: (N,).  augment: a name in `AUGMENTATIONS`.
+    An epoch has N // batch_size batches: the rest of fewer images is left out, since the batch statistics of a handful
+    of images are poor (a set smaller than one batch is one batch).
+
+    The order of epoch e comes from a Generator seeded by (seed, e), the augmentation of its k-th batch from one seeded
+    by (seed, e, k). So any batch of any epoch can be made again on its own, which is how a run resumes exactly.
+    """
+
+    images: Array
+    labels: Array
+    batch_size: int
+    preprocess: Preprocessing
+    augment: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.augment not in AUGMENTATIONS:
+            raise ConfigError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
+
+    def __len__(self) -> int:
+        return max(len(self.images) // self.batch_size, 1)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """The batches of an epoch from the start-th on: x (B, R, R, 3) float32 and labels (B,)."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+        augment = AUGMENTATIONS[self.augment]
+        for k in range(start, len(self)):
+            chosen = order[k * self.batch_size : (k + 1) * self.batch_size]
+            rng = np.random.default_rng([self.seed, epoch, k])
+            yield self.preprocess(augment(self.images[chosen], rng)), self.labels[chosen]
+
+
+def evaluation_batches(
+    images: Array, labels: Array, batch_size: int, preprocess: Preprocessing
+) -> Iterator[tuple[Array, Array]]:
+    """All images once, in order, the last partial batch included: x (B, R, R, 3) float32 and labels (B,)."""
+    for i in range(0, len(images), batch_size):
+        yield preprocess(images[i : i + batch_size]), labels[i : i + batch_size]

@@ -1,0 +1,74 @@
+"""What every data set gives: uint8 images, integer labels, class names, and the statistics to normalise with."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinymnv1.errors import DataError
+from tinymnv1.ops.window import Array
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set in memory.
+
+    train_images, test_images: (N, H, W, 3) uint8.  train_labels, test_labels: (N,) int64, indices into `classes`.
+    mean, std: per channel (3,), of training pixels scaled to [0, 1].
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: Array
+    train_labels: Array
+    test_images: Array
+    test_labels: Array
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for part, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if len(images) == 0:
+                raise DataError(f"{self.name}: no {part} images")
+            if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(self.classes):
+                raise DataError(f"{self.name}: {part} labels do not fit the images and the {len(self.classes)} classes")
+
+    def fingerprint(self) -> str:
+        """A hash of all images, labels and class names: a run that is resumed must find the data it began with."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def limited(self, count: int, seed: int) -> "Dataset":
+        """At most `count` training and `count` test images, a random choice that depends on the seed alone."""
+        train, test = (
+            np.sort(np.random.default_rng([seed, part]).permutation(len(labels))[:count])
+            for part, labels in enumerate((self.train_labels, self.test_labels))
+        )
+        return replace(
+            self,
+            train_images=self.train_images[train],
+            train_labels=self.train_labels[train],
+            test_images=self.test_images[test],
+            test_labels=self.test_labels[test],
+        )
+
+
+def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of (N, H, W, 3) uint8 images, on the scale [0, 1].
+
+    Both follow exactly from each channel's histogram, so no large float array is made.
+    """
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[3]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        m = float(share @ levels)
+        mean.append(m)
+        std.append(max(float(share @ (levels - m) ** 2) ** 0.5, 1 / 255))  # a constant channel must not divide by 0
+    return tuple(mean), tuple(std)

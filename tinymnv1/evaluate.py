@@ -1,0 +1,74 @@
+"""Test a trained model again: `python -m tinymnv1.evaluate RUN`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tinymnv1 import plots
+from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.data import DATASETS, load_dataset
+from tinymnv1.engine import LayerEngine
+from tinymnv1.errors import ConfigError
+from tinymnv1.runs import load_trained
+from tinymnv1.trainer import evaluate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m tinymnv1.evaluate",
+        description=(
+            "Run a trained model over the test images of the data set that it was trained on, or of another one with"
+            " the same classes. Prints loss, accuracy and the accuracy of each class, and draws the confusion matrix."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's two")
+    parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
+    parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images at a time")
+    parser.add_argument("--picture", type=Path, default=None, help="file for the matrix (default: RUN/evaluation.png)")
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, got {args.batch_size}")
+    trained = load_trained(args.run, args.checkpoint)
+    config = trained.config
+    data = args.data or config.data
+    own_place = Path(config.data_dir) if config.data_dir and data == config.data else None
+    dataset = load_dataset(data, args.data_dir or own_place, trained.preprocess.resolution)
+    if dataset.classes != trained.classes:
+        raise ConfigError(
+            f"the model knows the classes {', '.join(trained.classes)}; this data has {', '.join(dataset.classes)}"
+        )
+    if config.limit and data == config.data:
+        dataset = dataset.limited(config.limit, config.seed)
+    with tqdm(total=len(dataset.test_labels), unit="image", disable=None, leave=False) as bar:
+        result = evaluate(
+            LayerEngine(trained.model),
+            dataset.test_images,
+            dataset.test_labels,
+            trained.preprocess,
+            args.batch_size,
+            bar.update,
+        )
+    predicted = result.probabilities.argmax(axis=1)
+    matrix = plots.confusion_matrix(dataset.test_labels, predicted, len(dataset.classes))
+    print(f"{trained.path}, epoch {trained.epoch}, {len(dataset.test_labels):,} test images of {dataset.name}")
+    print(f"loss {result.loss:.4f}, accuracy {100 * result.accuracy:.2f} %")
+    width = max(map(len, dataset.classes))
+    for k, name in enumerate(dataset.classes):
+        if count := matrix[k].sum():
+            print(f"  {name:<{width}}  {100 * matrix[k, k] / count:6.2f} %  of {count:,}")
+    picture = args.picture or trained.path.parent / "evaluation.png"
+    title = f"{trained.path.parent.name}: test accuracy {100 * result.accuracy:.2f} %"
+    plots.save_figure(plots.confusion(matrix, dataset.classes, title), picture)
+    print(f"confusion matrix: {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,39 @@
+"""How every kernel is compiled, and the check that stands before it.
+
+`serial` functions do the work on one slice; `parallel` functions are thin drivers that share the slices out with
+`prange`. Only the drivers go through Numba's parallel pipeline, which compiles several times slower.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from tinymnv1.errors import ConfigError
+from tinymnv1.ops.window import Array
+
+# Sums may be reordered and products contracted to FMA, but NaN and infinity stay what they are: a run that diverges
+# must be seen to diverge.
+FAST = {"contract", "reassoc", "nsz"}
+
+CHUNKS = 16
+"""Into how many parts a reduction over pixels or images is split, at most. It fixes the order of summation, so it is
+a constant and not the number of threads."""
+
+
+def serial(function: Callable[..., Any]) -> Any:
+    """Compile a function that one thread runs. Division by zero gives inf, as in NumPy."""
+    return njit(cache=True, fastmath=FAST, error_model="numpy")(function)
+
+
+def parallel(function: Callable[..., Any]) -> Any:
+    """Compile a driver whose `prange` loops are shared out among the threads."""
+    return njit(cache=True, fastmath=FAST, error_model="numpy", parallel=True)(function)
+
+
+def as_float32(array: Array, name: str) -> Array:
+    """The array itself, or a C-contiguous copy of it. Raises ConfigError unless it is float32."""
+    if array.dtype != np.float32:
+        raise ConfigError(f'{name} must be float32 for the Numba kernels, got {array.dtype}; use backend="numpy"')
+    return np.ascontiguousarray(array)

@@ -1,0 +1,280 @@
+"""MobileNetV1 (Howard et al. 2017, arXiv 1704.04861): the table of its layers, and the network built from it.
+
+    stem        3x3 convolution, BN, ReLU6
+    blocks.0    depthwise 3x3, BN, ReLU6, pointwise, BN, ReLU6      (figure 3, right)
+    ...
+    blocks.12
+    pool        global mean
+    classifier  fully connected
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.layers import (
+    Activation,
+    BatchNorm,
+    Chain,
+    Conv2d,
+    Depthwise,
+    Dropout,
+    GlobalAvgPool,
+    Linear,
+    Parameter,
+    Pointwise,
+)
+from tinymnv1.ops.window import Array
+
+STEM_CHANNELS = 32
+
+# (output channels at width 1.0, stride of the depthwise convolution): table 1 of the paper. Its last row prints "s2"
+# for a depthwise convolution whose input and output are both 7x7; the stride there is 1.
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+)
+
+KERNEL = 3
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """The width multiplier's rule (TensorFlow slim): max(int(width * channels), 8)."""
+    return max(int(width * channels), 8)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides which network it is; a checkpoint stores it.
+
+    num_classes: outputs.  width: the width multiplier alpha, > 0.  in_channels: of the image, 3 for RGB.
+    stem_stride: 2 for ImageNet-sized images; 1 is the CIFAR form, for 32x32.
+    padding: "symmetric", or "tf" for TensorFlow's SAME, which Google's own weights need.
+    bn_eps, bn_momentum: of every batch norm, PyTorch's sense.  dropout: before the classifier, in [0, 1).
+    activation: "relu6" or "relu".
+    """
+
+    num_classes: int = 1000
+    width: float = 1.0
+    in_channels: int = 3
+    stem_stride: int = 2
+    padding: str = "symmetric"
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+    dropout: float = 0.0
+    activation: str = "relu6"
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "in_channels", "stem_stride"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not (math.isfinite(self.width) and 0 < self.width <= 16):
+            raise ConfigError(f"width must be above 0 and at most 16, got {self.width}")
+        if self.padding not in ("symmetric", "tf"):
+            raise ConfigError(f'padding must be "symmetric" or "tf", got {self.padding!r}')
+        if not self.bn_eps > 0:
+            raise ConfigError(f"bn_eps must be above 0, got {self.bn_eps}")
+        if not 0 < self.bn_momentum <= 1:
+            raise ConfigError(f"bn_momentum must be in (0, 1], got {self.bn_momentum}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.activation not in ("relu6", "relu"):
+            raise ConfigError(f'activation must be "relu6" or "relu", got {self.activation!r}')
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels after the stem."""
+        return scale_channels(STEM_CHANNELS, self.width)
+
+    @property
+    def blocks(self) -> list[tuple[int, int, int]]:
+        """(input channels, output channels, stride) of each depthwise separable block."""
+        rows, cin = [], self.stem_channels
+        for channels, stride in BLOCKS:
+            cout = scale_channels(channels, self.width)
+            rows.append((cin, cout, stride))
+            cin = cout
+        return rows
+
+
+def load_backend(name: str) -> ModuleType:
+    """The module behind a backend's name: "numpy" is `tinymnv1.ops`, "numba" is `tinymnv1.kernels`."""
+    if name == "numpy":
+        from tinymnv1 import ops
+
+        return ops
+    if name == "numba":  # imported here: numba takes a second to load, and not everyone needs it
+        from tinymnv1 import kernels
+
+        return kernels
+    raise ConfigError(f'backend must be "numba" or "numpy", got {name!r}')
+
+
+class DepthwiseSeparable(Chain):
+    """The block of figure 3, right: a depthwise and a pointwise convolution, each with batch norm and ReLU6."""
+
+    def __init__(
+        self, ops: ModuleType, depthwise: Array, pointwise: Array, stride: int, config: ModelConfig
+    ) -> None:
+        """depthwise: (3, 3, Cin), pointwise: (Cin, Cout): the initial weights.  stride: of the depthwise one."""
+        cin, cout = pointwise.shape
+        eps, momentum, dtype = config.bn_eps, config.bn_momentum, pointwise.dtype
+        super().__init__(
+            depthwise=Depthwise(ops, depthwise, stride, config.padding),
+            depthwise_bn=BatchNorm(ops, cin, eps, momentum, dtype),
+            depthwise_act=Activation(ops, config.activation),
+            pointwise=Pointwise(ops, pointwise),
+            pointwise_bn=BatchNorm(ops, cout, eps, momentum, dtype),
+            pointwise_act=Activation(ops, config.activation),
+        )
+
+
+class MobileNetV1:
+    """The network.
+
+        model = MobileNetV1(num_classes=10, width=0.25, stem_stride=1)
+        logits = model.forward(x, train=True)                   # x (N, H, W, 3) float32 -> (N, 10)
+        loss, dlogits = softmax_cross_entropy(logits, labels)
+        dx = model.backward(dlogits)                            # fills p.grad of every parameter
+
+    The first nine arguments are those of `ModelConfig`. backend: "numba" (float32 only) or "numpy".
+    dtype: float32 or float64.  rng: a seed or a Generator; it draws the initial weights, and dropout's masks later.
+
+    Initial weights are normal with standard deviation sqrt(2 / fan_in) (He et al. 2015, arXiv 1502.01852), which
+    keeps the size of activations through ReLU; the classifier's are 0.01, so that training starts at a loss of
+    about ln(num_classes).
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        width: float = 1.0,
+        in_channels: int = 3,
+        stem_stride: int = 2,
+        padding: str = "symmetric",
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.1,
+        dropout: float = 0.0,
+        activation: str = "relu6",
+        backend: str = "numba",
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator = 0,
+    ) -> None:
+        self.config = ModelConfig(
+            num_classes, width, in_channels, stem_stride, padding, bn_eps, bn_momentum, dropout, activation
+        )
+        self.backend, self.dtype = backend, np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ConfigError(f"dtype must be float32 or float64, got {self.dtype}")
+        if backend == "numba" and self.dtype != np.float32:
+            raise ConfigError('the numba backend is float32 only: use backend="numpy" for float64')
+        ops = load_backend(backend)
+        self.rng = np.random.default_rng(rng)
+        cfg, normal = self.config, self._normal
+
+        self.stem = Chain(
+            conv=Conv2d(
+                ops,
+                normal((KERNEL, KERNEL, in_channels, cfg.stem_channels), fan_in=KERNEL * KERNEL * in_channels),
+                stem_stride,
+                padding,
+            ),
+            bn=BatchNorm(ops, cfg.stem_channels, bn_eps, bn_momentum, self.dtype),
+            act=Activation(ops, activation),
+        )
+        self.blocks = [
+            DepthwiseSeparable(
+                ops,
+                normal((KERNEL, KERNEL, cin), fan_in=KERNEL * KERNEL),
+                normal((cin, cout), fan_in=cin),
+                stride,
+                cfg,
+            )
+            for cin, cout, stride in cfg.blocks
+        ]
+        features = cfg.blocks[-1][1]
+        classifier = self.rng.normal(0, 0.01, (features, num_classes)).astype(self.dtype)
+        self.classifier = Linear(ops, classifier)
+        head: dict[str, Any] = {"pool": GlobalAvgPool(ops)}
+        if dropout > 0:
+            head["dropout"] = Dropout(ops, dropout, self.rng)
+        self.net = Chain(
+            stem=self.stem,
+            **{f"blocks.{i}": block for i, block in enumerate(self.blocks)},
+            **head,
+            classifier=self.classifier,
+        )
+
+    def _normal(self, shape: tuple[int, ...], fan_in: int) -> Array:
+        return self.rng.normal(0, math.sqrt(2 / fan_in), shape).astype(self.dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """Logits of a batch of images.
+
+        x: (N, H, W, in_channels), of the model's dtype, already normalised; any H and W.
+        train: True normalises with the batch's statistics, updates the running ones, applies dropout and keeps what
+        `backward` needs; False uses the running statistics.
+        Returns (N, num_classes). Raises ConfigError on another shape or dtype.
+        """
+        x = np.asarray(x)
+        if x.ndim != 4 or x.shape[3] != self.config.in_channels or x.size == 0:
+            raise ConfigError(f"images must be (N, H, W, {self.config.in_channels}), got {x.shape}")
+        if x.dtype != self.dtype:
+            raise ConfigError(f"images must be {self.dtype}, got {x.dtype}: normalise them first")
+        return self.net.forward(x, train)
+
+    def backward(self, dlogits: Array) -> Array:
+        """Set p.grad of every parameter from dlogits (N, num_classes), after a forward with train=True.
+
+        Returns the gradient of the images, (N, H, W, in_channels).
+        """
+        return self.net.backward(dlogits)
+
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, Parameter) of everything trainable, in a fixed order; names such as "blocks.0.depthwise.weight"."""
+        return self.net.named_parameters()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and running statistics, by name."""
+        state = {name: p.data.copy() for name, p in self.parameters()}
+        state.update((name, buffer.copy()) for name, buffer in self.net.named_buffers())
+        return state
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Copy values into the parameters and running statistics. All or nothing: on an error nothing has changed.
+
+        Raises CheckpointError if a name is missing or unknown, or a shape differs.
+        """
+        own = {name: p.data for name, p in self.parameters()} | dict(self.net.named_buffers())
+        if missing := sorted(own.keys() - state.keys()):
+            raise CheckpointError(f"the weights are of another model: {missing[0]} is missing ({len(missing)} in all)")
+        if unknown := sorted(state.keys() - own.keys()):
+            raise CheckpointError(f"the weights are of another model: {unknown[0]} is unknown ({len(unknown)} in all)")
+        for name, array in own.items():
+            if state[name].shape != array.shape:
+                raise CheckpointError(
+                    f"the weights are of another model: {name} has shape {state[name].shape}, not {array.shape}"
+                )
+        for name, array in own.items():
+            array[...] = state[name]
+
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as plain values: `MobileNetV1(**model.config_dict())` builds the same network."""
+        return asdict(self.config)

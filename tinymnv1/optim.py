@@ -1,0 +1,171 @@
+"""Optimizers: SGD with momentum, Adam and AdamW; and clipping by the gradient's norm.
+
+Each one changes the model's parameters in place from their gradients:
+
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    engine.forward_backward(x, labels)
+    optimizer.step()
+
+Weight decay skips every parameter whose `decay` is False (batch norm, biases, depthwise filters).
+The formulas are those of PyTorch, and the tests hold the two together.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.layers import Parameter
+from tinymnv1.ops.window import Array
+
+
+def _require(name: str, value: float, low: float, below: float = math.inf) -> None:
+    if not (math.isfinite(value) and low <= value < below):
+        limit = f"from {low} up to, but not including, {below}" if below < math.inf else f"at least {low} and finite"
+        raise ConfigError(f"{name} must be {limit}, got {value}")
+
+
+class Optimizer:
+    """What the three share: named parameters, a learning rate that may change, and slots of state per parameter.
+
+    A slot is an array of the parameter's shape, such as the momentum; `slots` names them.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float) -> None:
+        _require("lr", lr, 0)
+        _require("weight_decay", weight_decay, 0)
+        self.parameters = dict(parameters)
+        if not self.parameters:
+            raise ConfigError("the optimizer got no parameters")
+        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
+        self.state = {
+            slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots
+        }
+
+    def step(self) -> None:
+        """Change every parameter once, from its grad, at the current `lr`."""
+        self.steps += 1
+        for name, p in self.parameters.items():
+            self._update(name, p, self.weight_decay if p.decay else 0.0)
+
+    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all state arrays, named "momentum.stem.conv.weight" and so on, and the count "steps"."""
+        state = {f"{slot}.{name}": a.copy() for slot, arrays in self.state.items() for name, a in arrays.items()}
+        return state | {"steps": np.array(self.steps, np.int64)}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Take over what `state_dict` gave. Raises CheckpointError, changing nothing, if names or shapes differ."""
+        own = {f"{slot}.{name}": a for slot, arrays in self.state.items() for name, a in arrays.items()}
+        if state.keys() != own.keys() | {"steps"} or any(state[k].shape != a.shape for k, a in own.items()):
+            raise CheckpointError(f"the saved optimizer state does not fit this model and {type(self).__name__}")
+        for key, array in own.items():
+            array[...] = state[key]
+        self.steps = int(state["steps"])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013, in PyTorch's arrangement).
+
+        g = grad + weight_decay * w
+        v = momentum * v + g                    (v = g at the first step)
+        w = w - lr * v                          or, with Nesterov,  w - lr * (g + momentum * v)
+
+    lr, weight_decay: at least 0.  momentum: in [0, 1).  nesterov needs a momentum above 0.
+    """
+
+    slots = ("momentum",)
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Parameter]],
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _require("momentum", momentum, 0, 1)
+        if nesterov and momentum == 0:
+            raise ConfigError("nesterov needs a momentum above 0")
+        super().__init__(parameters, lr, weight_decay)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
+        g = p.grad + weight_decay * p.data if weight_decay else p.grad
+        v = self.state["momentum"][name]  # zeros before the first step, so v = g then
+        v *= self.momentum
+        v += g
+        p.data -= self.lr * (g + self.momentum * v if self.nesterov else v)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), weight decay as part of the gradient.
+
+        g = grad + weight_decay * w
+        m = beta1 * m + (1 - beta1) * g         running mean of the gradient
+        v = beta2 * v + (1 - beta2) * g^2       running mean of its square
+        w = w - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    The divisions by 1 - beta^t undo the pull towards zero of means that start at zero.
+    lr, weight_decay: at least 0.  betas: each in [0, 1).  eps: above 0.
+    """
+
+    slots = ("mean", "square")
+    decoupled = False
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Parameter]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _require("beta1", betas[0], 0, 1)
+        _require("beta2", betas[1], 0, 1)
+        if not eps > 0:
+            raise ConfigError(f"eps must be above 0, got {eps}")
+        super().__init__(parameters, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
+        beta1, beta2 = self.betas
+        g = p.grad
+        if weight_decay and self.decoupled:
+            p.data *= 1 - self.lr * weight_decay
+        elif weight_decay:
+            g = g + weight_decay * p.data
+        m, v = self.state["mean"][name], self.state["square"][name]
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        p.data -= (self.lr / correction1) * m / (np.sqrt(v) / math.sqrt(correction2) + self.eps)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2).
+
+    The weights shrink by lr * weight_decay on their own; the decay does not pass through Adam's scaling.
+    """
+
+    decoupled = True
+
+
+def clip_gradient_norm(parameters: Iterable[tuple[str, Parameter]], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their joint Euclidean norm is at most max_norm (above 0).
+
+    Returns the norm before clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1).
+    """
+    if not max_norm > 0:
+        raise ConfigError(f"max_norm must be above 0, got {max_norm}")
+    grads = [p.grad for _, p in parameters]
+    norm = math.sqrt(sum(float(np.dot(g.ravel(), g.ravel())) for g in grads))
+    if norm > max_norm:
+        for g in grads:
+            g *= max_norm / norm
+    return norm

@@ -1,0 +1,156 @@
+"""Every figure of the project: each function takes data and returns a matplotlib Figure.
+
+Colours are Okabe and Ito's, which people with any kind of colour vision can tell apart; what colour says is also said
+by a line style, a marker or a word.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tinymnv1.errors import ConfigError
+from tinymnv1.files import write_atomically
+from tinymnv1.ops.window import Array
+
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all. Raises ConfigError if the place cannot be written."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=130)
+    try:
+        write_atomically(path, png.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{path}: the picture could not be written ({error.strerror})") from error
+
+
+def curves(history: Sequence[dict[str, float]], title: str) -> Figure:
+    """Loss, accuracy and learning rate against the epoch. history: the rows of metrics.csv."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in history]
+    for axes, key, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        train, test = ([scale * row[f"{part}_{key}"] for row in history] for part in ("train", "test"))
+        axes.plot(epochs, train, "o--", color=BLUE, label="training (during the epoch)", markersize=4)
+        axes.plot(epochs, test, "s-", color=VERMILLION, label="test", markersize=4)
+        axes.legend()
+    loss.set_ylabel("cross-entropy (nats)")
+    loss.set_ylim(bottom=0)
+    accuracy.set_ylabel("accuracy (%)")
+    best = max(history, key=lambda row: row["test_accuracy"])
+    accuracy.annotate(
+        f"best {100 * best['test_accuracy']:.2f} %",
+        (best["epoch"], 100 * best["test_accuracy"]),
+        xytext=(0, -14),
+        textcoords="offset points",
+        ha="right" if best["epoch"] > (epochs[0] + epochs[-1]) / 2 else "left",
+        va="top",
+        color=VERMILLION,
+    )
+    rate.plot(epochs, [row["lr"] for row in history], "^-", color=GREEN, markersize=4)
+    rate.set_ylabel("learning rate at the epoch's end")
+    rate.set_ylim(bottom=0)
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
+    """Counts, (classes, classes): row = true class, column = predicted class."""
+    return np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
+
+
+def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
+    """The confusion matrix as shares of each true class, with the counts written in.
+
+    matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out.
+    """
+    count = len(classes)
+    side = min(max(4.5, 0.55 * count + 2.2), 16)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="cividis_r", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(title)
+    if count <= 30:
+        for row in range(count):
+            for column in range(count):
+                if matrix[row, column]:
+                    colour = "white" if share[row, column] > 55 else "black"
+                    axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=colour)
+    return figure
+
+
+def _tile(axes: object, image: Array, title: str, correct: bool | None) -> None:
+    colour = "black" if correct is None else BLUE if correct else VERMILLION
+    axes.imshow(image, interpolation="nearest")  # type: ignore[attr-defined]
+    axes.set_title(title, fontsize=8, color=colour)  # type: ignore[attr-defined]
+    axes.set_axis_off()  # type: ignore[attr-defined]
+
+
+def predictions(images: Array, labels: Array, probabilities: Array, classes: Sequence[str], title: str) -> Figure:
+    """Test images with what the model says: two rows picked at random, two rows of its most confident mistakes.
+
+    images: (N, H, W, 3) uint8.  labels: (N,).  probabilities: (N, classes).
+    """
+    columns = 8
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    sample = np.random.default_rng(0).permutation(len(labels))[: 2 * columns]
+    wrong = np.flatnonzero(predicted != labels)
+    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][: 2 * columns]
+    figure = Figure(figsize=(11, 7.4), layout="constrained")
+    figure.suptitle(title)
+    for part, (name, chosen) in zip(
+        figure.subfigures(2, 1),
+        (
+            ("Picked at random", sample),
+            (f"Most confident of {len(wrong):,} mistakes in {len(labels):,} test images", mistakes),
+        ),
+        strict=True,
+    ):
+        part.suptitle(name, fontsize=10)
+        grid = part.subplots(2, columns).ravel()
+        for axes in grid[len(chosen) :]:
+            axes.set_axis_off()
+        for axes, i in zip(grid, chosen, strict=False):
+            correct = bool(predicted[i] == labels[i])
+            told = f"{classes[predicted[i]]} {100 * confidence[i]:.0f} %"
+            _tile(axes, images[i], told if correct else f"{told}\nis {classes[labels[i]]}", correct)
+    return figure
+
+
+def top_classes(images: Sequence[Array], names: Sequence[str], probabilities: Array, classes: Sequence[str]) -> Figure:
+    """Each image beside a bar chart of its most probable classes (five at most).
+
+    images: (H, W, 3) uint8 each.  names: their titles.  probabilities: (N, classes).
+    """
+    count, top = len(images), min(5, len(classes))
+    figure = Figure(figsize=(7.5, 2.1 * count + 0.4), layout="constrained")
+    rows = figure.subplots(count, 2, squeeze=False, width_ratios=(1, 2))
+    for (picture, bars), image, name, p in zip(rows, images, names, probabilities, strict=True):
+        _tile(picture, image, name, None)
+        order = np.argsort(-p, kind="stable")[:top]
+        bars.barh(range(top), 100 * p[order], color=[BLUE] + [ORANGE] * (top - 1))
+        bars.set_yticks(range(top), [classes[k] for k in order])
+        bars.invert_yaxis()
+        bars.set_xlim(0, 118)
+        bars.set_xticks(range(0, 101, 25))
+        for place, k in enumerate(order):
+            bars.text(100 * p[k] + 1.5, place, f"{100 * p[k]:.1f} %", va="center", fontsize=8)
+        bars.spines[["top", "right"]].set_visible(False)
+    rows[-1][1].set_xlabel("probability (%)")
+    return figure

@@ -1,0 +1,47 @@
+"""Classify your own images: `python -m tinymnv1.predict RUN IMAGE...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinymnv1 import plots
+from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.data import read_image
+from tinymnv1.engine import LayerEngine
+from tinymnv1.ops import softmax
+from tinymnv1.runs import load_trained
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m tinymnv1.predict",
+        description=(
+            "Print the most probable classes of each image and draw them. An image is scaled until its shorter side has"
+            " the model's resolution, and the middle is kept."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any format that Pillow reads")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's two")
+    parser.add_argument("--picture", type=Path, default=None, help="file to draw into (default: RUN/predict.png)")
+    args = parser.parse_args(argv)
+    trained = load_trained(args.run, args.checkpoint)
+    images = np.stack([read_image(path, trained.preprocess.resolution) for path in args.images])
+    probabilities = softmax(LayerEngine(trained.model)(trained.preprocess(images)))
+    for path, p in zip(args.images, probabilities, strict=True):
+        top = np.argsort(-p, kind="stable")[:5]
+        print(f"{path}: " + ", ".join(f"{trained.classes[k]} {100 * p[k]:.1f} %" for k in top))
+    picture = args.picture or trained.path.parent / "predict.png"
+    figure = plots.top_classes(images, [path.name for path in args.images], probabilities, trained.classes)
+    plots.save_figure(figure, picture)
+    print(f"picture: {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,125 @@
+"""A training run's settings, and the named sets of them: `python -m tinymnv1.train --recipe NAME`."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tinymnv1.data import AUGMENTATIONS, DATASETS, FOLDER_RESOLUTION
+from tinymnv1.errors import ConfigError
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+
+CHOICES = {
+    "data": DATASETS,
+    "padding": ("symmetric", "tf"),
+    "activation": ("relu6", "relu"),
+    "backend": ("numba", "numpy"),
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "augment": tuple(AUGMENTATIONS),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result. The defaults are the recipe `quick`.
+
+    data, data_dir: see `tinymnv1.data.load_dataset`.  resolution: pixels; 0 means the data's own (64 for a folder).
+    limit: use at most so many training and so many test images; 0 means all.
+    normalise: subtract the training pixels' mean and divide by their standard deviation.
+    width, stem_stride, padding, activation, dropout, backend: of the model; stem_stride 0 means 1 up to 64 pixels and 2
+    above.
+    optimizer, lr, momentum, nesterov, weight_decay: momentum and nesterov are SGD's.
+    schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
+    clip_norm: limit of the gradient's norm; 0 means none.
+    """
+
+    data: str = "shapes"
+    data_dir: str = ""
+    resolution: int = 0
+    limit: int = 0
+    normalise: bool = True
+    augment: str = "flip"
+    width: float = 0.25
+    stem_stride: int = 0
+    padding: str = "symmetric"
+    activation: str = "relu6"
+    dropout: float = 0.0
+    backend: str = "numba"
+    epochs: int = 5
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.2
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: str = "one-cycle"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ConfigError(f"--{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name, low in (("epochs", 1), ("batch_size", 1), ("resolution", 0), ("limit", 0), ("stem_stride", 0)):
+            if (value := getattr(self, name)) < low:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+        for name, low, high in (
+            ("lr", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("warmup", 0, math.inf),
+            ("clip_norm", 0, math.inf),
+            ("label_smoothing", 0, 1),
+            ("momentum", 0, 1),
+            ("dropout", 0, 1),
+        ):
+            if not low <= (value := getattr(self, name)) < high:
+                limit = "at least 0" if high == math.inf else f"from {low} up to, but not including, {high}"
+                raise ConfigError(f"--{name.replace('_', '-')} must be {limit}, got {value}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must be at least 0, got {self.seed}")
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise ConfigError("--nesterov needs a --momentum above 0; add --no-nesterov")
+
+    def effective_resolution(self) -> int:
+        """Pixels of a training image."""
+        return self.resolution or (FOLDER_RESOLUTION if self.data == "folder" else 32)
+
+    def effective_stem_stride(self) -> int:
+        """The stem's stride: as asked for, or 1 up to 64 pixels (the CIFAR form) and 2 above."""
+        return self.stem_stride or (1 if self.effective_resolution() <= 64 else 2)
+
+
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "quick": ("the default: `shapes`, width 0.25, 5 epochs; a minute or two on two cores", {}),
+    "seed": (
+        "CIFAR-10 resized to 224 pixels and scaled to [0, 1], width 1.0, batch 64, Adam at 1e-3, 5 epochs: the way"
+        " introductory articles train it. Takes hours on a CPU: try it with --limit 256",
+        {
+            "data": "cifar10",
+            "resolution": 224,
+            "normalise": False,
+            "augment": "none",
+            "width": 1.0,
+            "epochs": 5,
+            "batch_size": 64,
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+        },
+    ),
+}
+"""Name -> (what it is, the settings that differ from `TrainConfig`'s defaults)."""
+
+FIELDS = {field.name: field for field in fields(TrainConfig)}
+
+
+def make_config(recipe: str, **overrides: Any) -> TrainConfig:
+    """A recipe with some settings replaced. Raises ConfigError on an unknown recipe or a setting that cannot work."""
+    if recipe not in RECIPES:
+        raise ConfigError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+    return TrainConfig(**(RECIPES[recipe][1] | overrides))

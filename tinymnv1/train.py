@@ -1,0 +1,244 @@
+"""Train a MobileNetV1: `python -m tinymnv1.train`. A thin command line over `tinymnv1.trainer`."""
+
+import argparse
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from tinymnv1 import plots
+from tinymnv1.checkpoint import load_checkpoint
+from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.data import load_dataset
+from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, TrainConfig, make_config
+from tinymnv1.runs import check_run_folder, new_run_folder, next_run_folder
+from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
+
+HELP = {
+    "data": "shapes: drawn on the spot; cifar10: on disk or downloaded; folder: your own images, one sub-folder a class",
+    "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
+    "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
+    "limit": "use at most so many training and so many test images. 0: all",
+    "normalise": "subtract the training pixels' mean and divide by their standard deviation",
+    "augment": "random changes to training images: mirror, or shift by up to an eighth and mirror",
+    "width": "width multiplier: scales the channels of every layer",
+    "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
+    "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
+    "activation": "after every batch norm",
+    "dropout": "before the classifier, in [0, 1)",
+    "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
+    "epochs": "passes over the training images",
+    "batch_size": "images per optimizer step",
+    "optimizer": "which optimizer",
+    "lr": "peak learning rate",
+    "momentum": "of sgd",
+    "nesterov": "Nesterov's form of the momentum, for sgd",
+    "weight_decay": "not applied to batch norm, biases and depthwise filters",
+    "schedule": "of the learning rate; step divides it by 10 at half and at three quarters of the run",
+    "warmup": "epochs over which the rate first rises from zero",
+    "label_smoothing": "share of the target spread over all classes, in [0, 1)",
+    "clip_norm": "limit of the gradient's norm. 0: none",
+    "seed": "of the initial weights, the order of the images and the augmentation",
+}
+GROUPS = {
+    "data": ("data", "data_dir", "resolution", "limit", "normalise", "augment"),
+    "model": ("width", "stem_stride", "padding", "activation", "dropout", "backend"),
+    "training": (
+        "epochs",
+        "batch_size",
+        "optimizer",
+        "lr",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "schedule",
+        "warmup",
+        "label_smoothing",
+        "clip_norm",
+        "seed",
+    ),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options: one for each field of TrainConfig, and those about the run itself."""
+    recipes = "\n".join(
+        textwrap.fill(f"{name:<6} {what}", 100, initial_indent="  ", subsequent_indent=" " * 9)
+        for name, (what, _) in RECIPES.items()
+    )
+    parser = CommandParser(
+        prog="python -m tinymnv1.train",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a MobileNetV1 on images and leave a folder with checkpoints, metrics and pictures.",
+        epilog=f"recipes (any option overrides a recipe's setting):\n{recipes}\n\n"
+        "examples:\n"
+        "  python -m tinymnv1.train\n"
+        "  python -m tinymnv1.train --data cifar10 --width 0.25 --epochs 3\n"
+        "  python -m tinymnv1.train --data folder --data-dir pets --out runs/pets\n"
+        "  python -m tinymnv1.train --resume runs/pets\n\n"
+        "Ctrl-C saves the run after the current step. Then python -m tinymnv1.evaluate RUN or tinymnv1.predict RUN IMAGE.",
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/DATA-NUMBER)")
+    run.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run with its own settings")
+    run.add_argument("--threads", type=int, metavar="N", help="threads of the compiled kernels (default: all cores)")
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_option(group, name)
+    return parser
+
+
+def _add_option(group: Any, name: str) -> None:
+    """The option of one TrainConfig field; unless it is given, nothing is set, so that a recipe can decide."""
+    default: Any = FIELDS[name].default
+    flag = f"--{name.replace('_', '-')}"
+    options: dict[str, Any] = {"default": argparse.SUPPRESS}
+    shown = "yes" if default is True else default
+    options["help"] = HELP[name] + (f" (default: {shown})" if shown not in ("", 0) else "")
+    if isinstance(default, bool):
+        options["action"] = argparse.BooleanOptionalAction
+    elif name in CHOICES:
+        options["choices"] = CHOICES[name]
+    else:
+        options |= {"type": type(default), "metavar": {int: "N", float: "X", str: "PATH"}[type(default)]}
+    group.add_argument(flag, **options)
+
+
+class Progress:
+    """A tqdm bar over the whole run's steps, and a line for each finished epoch."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.bar = tqdm(
+            total=trainer.total_steps,
+            initial=trainer.position.step,
+            unit="step",
+            disable=None,  # no bar where nobody sees it: in a log file
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left] {postfix}",
+        )
+        trainer.on_step, trainer.on_epoch = self.step, self.epoch
+
+    def step(self, trainer: Trainer, loss: float) -> None:
+        """Move on by one step."""
+        at = trainer.position
+        self.bar.set_description_str(f"epoch {at.epoch + 1}/{trainer.config.epochs}", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {at.loss_sum / at.images:.4f}, accuracy {100 * at.correct / at.images:.1f} %,"
+            f" {at.images / at.seconds:,.0f} images/s",
+            refresh=False,
+        )
+        self.bar.update()
+
+    def epoch(self, row: Row) -> None:
+        """Print a finished epoch's line."""
+        self.bar.write(
+            f"Epoch [{row['epoch']}/{self.trainer.config.epochs}], Loss: {row['train_loss']:.4f},"
+            f" training accuracy {100 * row['train_accuracy']:.2f} %, test accuracy {100 * row['test_accuracy']:.2f} %,"
+            f" {row['images_per_second']:,.0f} images/s"
+        )
+        sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    args = vars(make_parser().parse_args(argv))
+    recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
+    checkpoint = None
+    if resume is not None:
+        if recipe or out:
+            raise ConfigError("--resume goes on with the run's own settings and folder: leave out --recipe and --out")
+        checkpoint = _load_last(resume)
+        config, folder = TrainConfig(**(checkpoint[1]["config"] | args)), resume
+    else:
+        config = make_config(recipe or "quick", **args)
+        folder = out or next_run_folder(Path("runs"), config.data)
+        check_run_folder(folder)
+    if config.data_dir:  # absolute, so that the run can be resumed from anywhere
+        config = replace(config, data_dir=str(Path(config.data_dir).resolve()))
+    if threads is not None:
+        _set_threads(threads)
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    dataset = load_dataset(config.data, data_dir, config.resolution or None)
+    if config.limit:
+        dataset = dataset.limited(config.limit, config.seed)
+    trainer = Trainer(config, dataset, folder)
+    if checkpoint is not None:
+        trainer.restore(*checkpoint)
+    else:
+        new_run_folder(folder)
+    parameters = sum(p.data.size for _, p in trainer.model.parameters())
+    print(
+        f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training and"
+        f" {len(dataset.test_labels):,} test images of {dataset.name}, {config.effective_resolution()} pixels;"
+        f" run folder {folder}",
+        flush=True,
+    )
+    try:
+        result = _fit(trainer)
+    except Interrupted:
+        print(f"stopped and saved; go on with: python -m tinymnv1.train --resume {folder}", file=sys.stderr)
+        return 130
+    _draw(trainer, result)
+    best = max(trainer.history, key=lambda row: row["test_accuracy"])
+    print(f"Accuracy of the model on the test images: {100 * result.accuracy:.2f}%")
+    print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
+    return 0
+
+
+def _load_last(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not (run / "last.safetensors").exists():
+        raise CheckpointError(f"{run}: holds no run to resume (there is no last.safetensors)")
+    return load_checkpoint(run / "last.safetensors")
+
+
+def _set_threads(threads: int) -> None:
+    import numba
+
+    if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+        raise ConfigError(f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads}")
+    numba.set_num_threads(threads)
+
+
+def _fit(trainer: Trainer) -> Evaluation:
+    """Train with a progress bar; the first Ctrl-C or SIGTERM asks for a stop after the step, a second one is blunt."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    progress = Progress(trainer)
+    try:
+        return trainer.fit()
+    finally:
+        progress.bar.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _draw(trainer: Trainer, result: Evaluation) -> None:
+    """The three pictures of a finished run."""
+    data, folder = trainer.dataset, trainer.folder
+    title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: test accuracy {100 * result.accuracy:.2f} %"
+    predicted = result.probabilities.argmax(axis=1)
+    matrix = plots.confusion_matrix(data.test_labels, predicted, len(data.classes))
+    plots.save_figure(plots.curves(trainer.history, title), folder / "curves.png")
+    plots.save_figure(plots.confusion(matrix, data.classes, title), folder / "confusion.png")
+    plots.save_figure(
+        plots.predictions(data.test_images, data.test_labels, result.probabilities, data.classes, title),
+        folder / "predictions.png",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

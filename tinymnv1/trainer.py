@@ -1,0 +1,298 @@
+"""The training loop, and the folder that a run leaves behind. It prints nothing: callers pass callbacks.
+
+    runs/<name>/config.json         the settings, for people
+                metrics.csv         a row an epoch
+                last.safetensors    everything that --resume needs
+                best.safetensors    the same, at the epoch with the best test accuracy
+                curves.png confusion.png predictions.png
+"""
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymnv1.checkpoint import save_checkpoint, with_prefix
+from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches
+from tinymnv1.engine import LayerEngine
+from tinymnv1.errors import CheckpointError, DivergedError
+from tinymnv1.files import write_atomically
+from tinymnv1.model import MobileNetV1
+from tinymnv1.ops import softmax, softmax_cross_entropy
+from tinymnv1.ops.window import Array
+from tinymnv1.optim import SGD, Adam, AdamW, Optimizer, clip_gradient_norm
+from tinymnv1.recipes import TrainConfig
+from tinymnv1.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "images_per_second",
+    "seconds",
+)
+Row = dict[str, float]
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the run was asked to stop, and has been saved)
+    """Training stopped because it was asked to; the run can be resumed."""
+
+
+@dataclass
+class Position:
+    """Where a run stands, and the sums of its unfinished epoch."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the next one
+    step: int = 0  # optimizer steps in all
+    loss_sum: float = 0.0  # over the images of the unfinished epoch
+    correct: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """loss: mean cross-entropy in nats.  accuracy: in [0, 1].  probabilities: (N, classes)."""
+
+    loss: float
+    accuracy: float
+    probabilities: Array
+
+
+def evaluate(
+    engine: Callable[[Array], Array],
+    images: Array,
+    labels: Array,
+    preprocess: Preprocessing,
+    batch_size: int = 128,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> Evaluation:
+    """Run every image through the model in evaluation mode.
+
+    engine: takes x (N, R, R, 3) float32, gives logits (N, classes).  images: (N, H, W, 3) uint8.  labels: (N,).
+    on_batch: called after each batch with its number of images.
+    """
+    logits = []
+    for x, _ in evaluation_batches(images, labels, batch_size, preprocess):
+        logits.append(engine(x))
+        on_batch(len(x))
+    together = np.concatenate(logits)
+    loss, _ = softmax_cross_entropy(together, labels)
+    accuracy = float((together.argmax(axis=1) == labels).mean())
+    return Evaluation(loss, accuracy, softmax(together))
+
+
+def make_optimizer(config: TrainConfig, model: MobileNetV1) -> Optimizer:
+    """The optimizer that a configuration names, on the model's parameters."""
+    if config.optimizer == "sgd":
+        return SGD(model.parameters(), config.lr, config.momentum, config.nesterov, config.weight_decay)
+    kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+    return kind(model.parameters(), config.lr, weight_decay=config.weight_decay)
+
+
+def make_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
+    """The learning rate of each step. "step" divides it by 10 after half and after three quarters of the run."""
+    total = config.epochs * steps_per_epoch
+    schedules: dict[str, Callable[[], Schedule]] = {
+        "constant": lambda: constant(config.lr),
+        "step": lambda: step_decay(config.lr, sorted({total // 2, total * 3 // 4} - {0})),
+        "cosine": lambda: cosine(config.lr, total),
+        "one-cycle": lambda: one_cycle(config.lr, total),
+    }
+    return warmup(schedules[config.schedule](), round(config.warmup * steps_per_epoch))
+
+
+def make_preprocessing(config: TrainConfig, dataset: Dataset) -> Preprocessing:
+    """What every image of a run goes through."""
+    if config.normalise:
+        return Preprocessing(config.effective_resolution(), dataset.mean, dataset.std)
+    return Preprocessing(config.effective_resolution(), (0.0,) * 3, (1.0,) * 3)
+
+
+class Trainer:
+    """One run: `fit()` trains from where the run stands to its end.
+
+    dataset: already limited as the configuration says.  folder: must exist; the run's files go there.
+    on_step: called after every step with the trainer and the step's loss.  on_epoch: called with each new row.
+    on_evaluate: called during the test after each batch with its number of images.
+    Set `stop_requested` (from a callback or a signal handler) to make `fit` save after the current step and raise
+    Interrupted.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        folder: Path,
+        on_step: Callable[["Trainer", float], None] = lambda trainer, loss: None,
+        on_epoch: Callable[[Row], None] = lambda row: None,
+        on_evaluate: Callable[[int], None] = lambda images: None,
+    ) -> None:
+        self.config, self.dataset, self.folder = config, dataset, folder
+        self.on_step, self.on_epoch, self.on_evaluate = on_step, on_epoch, on_evaluate
+        self.model = MobileNetV1(
+            num_classes=len(dataset.classes),
+            width=config.width,
+            stem_stride=config.effective_stem_stride(),
+            padding=config.padding,
+            dropout=config.dropout,
+            activation=config.activation,
+            backend=config.backend,
+            rng=config.seed,
+        )
+        self.engine = LayerEngine(self.model)
+        self.optimizer = make_optimizer(config, self.model)
+        self.preprocess = make_preprocessing(config, dataset)
+        self.batches = TrainingBatches(
+            dataset.train_images, dataset.train_labels, config.batch_size, self.preprocess, config.augment, config.seed
+        )
+        self.schedule = make_schedule(config, len(self.batches))
+        self.fingerprint = dataset.fingerprint()
+        self.position = Position()
+        self.history: list[Row] = []
+        self.stop_requested = False
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.epochs * len(self.batches)
+
+    def fit(self) -> Evaluation:
+        """Train to the end; returns the last evaluation on the test set.
+
+        Raises DivergedError when the loss is no longer a finite number (the last checkpoint is from before that),
+        Interrupted after a requested stop, CheckpointError if a file cannot be written.
+        """
+        self._write("config.json", json.dumps(asdict(self.config), indent=2).encode())
+        if self.position.step == 0:
+            self._save("last.safetensors")  # so that there is a good checkpoint to keep from the very first step on
+        result = None
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a diverging run is reported below
+            while self.position.epoch < self.config.epochs:
+                self._train_epoch()
+                result = self._finish_epoch()
+        return result or self._evaluate()
+
+    def _train_epoch(self) -> None:
+        at = self.position
+        for x, labels in self.batches.epoch(at.epoch, at.batch):
+            started = time.perf_counter()
+            self.optimizer.lr = self.schedule(at.step)
+            loss, logits = self.engine.forward_backward(x, labels, self.config.label_smoothing)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} at step {at.step + 1} (epoch {at.epoch + 1})")
+            if self.config.clip_norm:
+                clip_gradient_norm(self.model.parameters(), self.config.clip_norm)
+            self.optimizer.step()
+            at.step += 1
+            at.batch += 1
+            at.images += len(labels)
+            at.loss_sum += loss * len(labels)
+            at.correct += int((logits.argmax(axis=1) == labels).sum())
+            at.seconds += time.perf_counter() - started
+            self.on_step(self, loss)
+            if self.stop_requested:
+                self._save("last.safetensors")
+                raise Interrupted
+
+    def _finish_epoch(self) -> Evaluation:
+        at = self.position
+        started = time.perf_counter()
+        result = self._evaluate()
+        if not math.isfinite(result.loss):
+            raise self._diverged(f"the test loss became {result.loss} after step {at.step} (epoch {at.epoch + 1})")
+        row: Row = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "lr": self.optimizer.lr,
+            "train_loss": at.loss_sum / at.images,
+            "train_accuracy": at.correct / at.images,
+            "test_loss": result.loss,
+            "test_accuracy": result.accuracy,
+            "images_per_second": at.images / max(at.seconds, 1e-9),
+            "seconds": at.seconds + time.perf_counter() - started,
+        }
+        best = all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in self.history)
+        self.history.append(row)
+        self.position = Position(epoch=at.epoch + 1, step=at.step)
+        if best:
+            self._save("best.safetensors")
+        self._save("last.safetensors")
+        self._write_metrics()
+        self.on_epoch(row)
+        return result
+
+    def _evaluate(self) -> Evaluation:
+        data = self.dataset
+        return evaluate(
+            self.engine, data.test_images, data.test_labels, self.preprocess, self.config.batch_size, self.on_evaluate
+        )
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what}: lower --lr (it was {self.optimizer.lr:.3g}) or add --clip-norm 1;"
+            f" the last good checkpoint is {self.folder / 'last.safetensors'}"
+        )
+
+    def _save(self, name: str) -> None:
+        for parameter_name, p in self.model.parameters():
+            if not np.isfinite(p.data).all():
+                raise self._diverged(f"{parameter_name} is no longer finite after step {self.position.step}")
+        arrays = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        arrays |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        meta = {
+            "config": asdict(self.config),
+            "model": self.model.config_dict(),
+            "classes": self.dataset.classes,
+            "preprocessing": asdict(self.preprocess),
+            "position": asdict(self.position),
+            "history": self.history,
+            "generator": self.model.rng.bit_generator.state,
+            "data_fingerprint": self.fingerprint,
+        }
+        save_checkpoint(self.folder / name, arrays, meta)
+
+    def restore(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+        """Take over a checkpoint of this very run, so that `fit` goes on as if it had never stopped.
+
+        Raises CheckpointError if its configuration or its data differ, and says in what.
+        """
+        mine = json.loads(json.dumps(asdict(self.config)))
+        if differing := [key for key in mine if mine[key] != meta["config"].get(key)]:
+            key = differing[0]
+            raise CheckpointError(
+                f"{self.folder}: was trained with --{key.replace('_', '-')} {meta['config'].get(key)}, not {mine[key]};"
+                " resume without that option, or start a new run"
+            )
+        if meta["data_fingerprint"] != self.fingerprint:
+            raise CheckpointError(f"{self.folder}: the data set has changed since the run began; start a new run")
+        self.model.load_state_dict(with_prefix(arrays, "model."))
+        self.optimizer.load_state_dict(with_prefix(arrays, "optimizer."))
+        self.model.rng.bit_generator.state = meta["generator"]
+        self.position = Position(**meta["position"])
+        self.history = meta["history"]
+
+    def _write_metrics(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        self._write("metrics.csv", text.getvalue().encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            write_atomically(self.folder / name, content)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / name}: could not be written ({error.strerror})") from error
