@@ -18,8 +18,8 @@ class Parameter:
     """An array that training changes.
 
     data: the values.  grad: of the same shape; every backward pass sets it anew (nothing accumulates).
-    decay: whether weight decay applies. False for batch norm, biases and depthwise filters: the paper (section 3.2) found
-    that depthwise filters, having so few parameters, want very little decay or none.
+    decay: whether weight decay applies. False for batch norm, biases and depthwise filters: the paper (section 3.2)
+    found that depthwise filters, having so few parameters, want very little decay or none.
     """
 
     def __init__(self, data: Array, decay: bool = True) -> None:
@@ -41,7 +41,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
-        """Set every parameter's grad from dy, and return dx. Raises ConfigError without a forward(train=True) before."""
+        """Set every parameter's grad from dy and return dx. Raises ConfigError without a forward(train=True) before."""
         raise NotImplementedError
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -170,9 +170,7 @@ class BatchNorm(Layer):
             return self.ops.batchnorm_inference(x, gamma, beta, running_mean, running_var, self.eps)
         count = x.size // x.shape[-1]  # values per channel
         if count < 2:
-            raise ConfigError(
-                "batch norm cannot train on one value per channel: use a larger batch or a larger image"
-            )
+            raise ConfigError("batch norm cannot train on one value per channel: use a larger batch or a larger image")
         y, self.cache, mean, var = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
         running_mean += self.momentum * (mean - running_mean)
         running_var += self.momentum * (var * (count / (count - 1)) - running_var)

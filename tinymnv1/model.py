@@ -1,11 +1,11 @@
 """MobileNetV1 (Howard et al. 2017, arXiv 1704.04861): the table of its layers, and the network built from it.
 
-    stem        3x3 convolution, BN, ReLU6
-    blocks.0    depthwise 3x3, BN, ReLU6, pointwise, BN, ReLU6      (figure 3, right)
-    ...
-    blocks.12
-    pool        global mean
-    classifier  fully connected
+stem        3x3 convolution, BN, ReLU6
+blocks.0    depthwise 3x3, BN, ReLU6, pointwise, BN, ReLU6      (figure 3, right)
+...
+blocks.12
+pool        global mean
+classifier  fully connected
 """
 
 import math
@@ -130,9 +130,7 @@ def load_backend(name: str) -> ModuleType:
 class DepthwiseSeparable(Chain):
     """The block of figure 3, right: a depthwise and a pointwise convolution, each with batch norm and ReLU6."""
 
-    def __init__(
-        self, ops: ModuleType, depthwise: Array, pointwise: Array, stride: int, config: ModelConfig
-    ) -> None:
+    def __init__(self, ops: ModuleType, depthwise: Array, pointwise: Array, stride: int, config: ModelConfig) -> None:
         """depthwise: (3, 3, Cin), pointwise: (Cin, Cout): the initial weights.  stride: of the depthwise one."""
         cin, cout = pointwise.shape
         eps, momentum, dtype = config.bn_eps, config.bn_momentum, pointwise.dtype

@@ -41,9 +41,7 @@ class Optimizer:
         if not self.parameters:
             raise ConfigError("the optimizer got no parameters")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.state = {
-            slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots
-        }
+        self.state = {slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots}
 
     def step(self) -> None:
         """Change every parameter once, from its grad, at the current `lr`."""

@@ -78,7 +78,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(share, cmap="cividis_r", vmin=0, vmax=100)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), classes)
@@ -114,14 +114,9 @@ def predictions(images: Array, labels: Array, probabilities: Array, classes: Seq
     mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][: 2 * columns]
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     figure.suptitle(title)
-    for part, (name, chosen) in zip(
-        figure.subfigures(2, 1),
-        (
-            ("Picked at random", sample),
-            (f"Most confident of {len(wrong):,} mistakes in {len(labels):,} test images", mistakes),
-        ),
-        strict=True,
-    ):
+    parts = np.asarray(figure.subfigures(2, 1))
+    names = ("Picked at random", f"Most confident of {len(wrong):,} mistakes in {len(labels):,} test images")
+    for part, name, chosen in zip(parts, names, (sample, mistakes), strict=True):
         part.suptitle(name, fontsize=10)
         grid = part.subplots(2, columns).ravel()
         for axes in grid[len(chosen) :]:
@@ -133,10 +128,10 @@ def predictions(images: Array, labels: Array, probabilities: Array, classes: Seq
     return figure
 
 
-def top_classes(images: Sequence[Array], names: Sequence[str], probabilities: Array, classes: Sequence[str]) -> Figure:
+def top_classes(images: Array, names: Sequence[str], probabilities: Array, classes: Sequence[str]) -> Figure:
     """Each image beside a bar chart of its most probable classes (five at most).
 
-    images: (H, W, 3) uint8 each.  names: their titles.  probabilities: (N, classes).
+    images: (N, H, W, 3) uint8.  names: a title for each.  probabilities: (N, classes).
     """
     count, top = len(images), min(5, len(classes))
     figure = Figure(figsize=(7.5, 2.1 * count + 0.4), layout="constrained")

@@ -66,7 +66,7 @@ def one_cycle(
 
 
 def warmup(schedule: Schedule, steps: int) -> Schedule:
-    """Multiply the first `steps` rates of a schedule by 1/steps, 2/steps, ..., 1 (Goyal et al. 2017, arXiv 1706.02677)."""
+    """Multiply the first `steps` rates by 1/steps, 2/steps, ..., 1 (Goyal et al. 2017, arXiv 1706.02677)."""
     if steps < 0:
         raise ConfigError(f"warm-up steps must be at least 0, got {steps}")
     return lambda step: schedule(step) * min((step + 1) / steps, 1.0) if steps else schedule(step)

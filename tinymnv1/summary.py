@@ -85,7 +85,9 @@ def table(config: ModelConfig, resolution: int) -> str:
     parameters, madds = sum(r.parameters for r in rows), sum(r.madds for r in rows)
     line = "{:<21} {:<14} {:>6} {:>14} {:>12} {:>15} {:>6} {:>14} {:>13}".format
     lines = [
-        line("layer", "kind", "stride", "output", "parameters", "multiply-adds", "share", "output bytes", "weight bytes")
+        line(
+            "layer", "kind", "stride", "output", "parameters", "multiply-adds", "share", "output bytes", "weight bytes"
+        )
     ]
     for r in rows:
         output = f"{r.height}x{r.width}x{r.channels}"

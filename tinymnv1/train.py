@@ -22,7 +22,7 @@ from tinymnv1.runs import check_run_folder, new_run_folder, next_run_folder
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
 HELP = {
-    "data": "shapes: drawn on the spot; cifar10: on disk or downloaded; folder: your own images, one sub-folder a class",
+    "data": "shapes: drawn on the spot; cifar10: from disk or downloaded; folder: your images, one sub-folder a class",
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
     "limit": "use at most so many training and so many test images. 0: all",
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         "  python -m tinymnv1.train --data cifar10 --width 0.25 --epochs 3\n"
         "  python -m tinymnv1.train --data folder --data-dir pets --out runs/pets\n"
         "  python -m tinymnv1.train --resume runs/pets\n\n"
-        "Ctrl-C saves the run after the current step. Then python -m tinymnv1.evaluate RUN or tinymnv1.predict RUN IMAGE.",
+        "Ctrl-C saves the run after the current step. See also tinymnv1.evaluate, tinymnv1.predict, tinymnv1.summary.",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
@@ -201,7 +201,7 @@ def _load_last(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _set_threads(threads: int) -> None:
-    import numba
+    import numba  # here: loading it takes half a second, and only this option needs it so early
 
     if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
         raise ConfigError(f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads}")

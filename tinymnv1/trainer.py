@@ -1,10 +1,10 @@
 """The training loop, and the folder that a run leaves behind. It prints nothing: callers pass callbacks.
 
-    runs/<name>/config.json         the settings, for people
-                metrics.csv         a row an epoch
-                last.safetensors    everything that --resume needs
-                best.safetensors    the same, at the epoch with the best test accuracy
-                curves.png confusion.png predictions.png
+runs/<name>/config.json         the settings, for people
+            metrics.csv         a row an epoch
+            last.safetensors    everything that --resume needs
+            best.safetensors    the same, at the epoch with the best test accuracy
+            curves.png confusion.png predictions.png
 """
 
 import csv
@@ -45,7 +45,7 @@ COLUMNS = (
 Row = dict[str, float]
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the run was asked to stop, and has been saved)
+class Interrupted(Exception):
     """Training stopped because it was asked to; the run can be resumed."""
 
 

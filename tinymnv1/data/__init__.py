@@ -1,4 +1,4 @@
-"""Data sets and batches: `shapes` (drawn on the spot), `cifar10` (on disk or downloaded), `folder` (your own images)."""
+"""Data sets and batches: `shapes` (drawn on the spot), `cifar10` (from disk or downloaded), `folder` (your images)."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Your own images: one sub-folder a class, any format that Pillow reads.
 
-    pets/cat/1.jpg  pets/cat/2.png  pets/dog/a.webp ...       every fifth image of a class becomes a test image
-    pets/train/cat/...  pets/test/cat/...                     or say yourself which is which
+pets/cat/1.jpg  pets/cat/2.png  pets/dog/a.webp ...       every fifth image of a class becomes a test image
+pets/train/cat/...  pets/test/cat/...                     or say yourself which is which
 """
 
 import warnings

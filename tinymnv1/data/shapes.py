@@ -115,9 +115,7 @@ def draw(labels: Array, rng: np.random.Generator) -> Array:
 
     for _ in range(4):  # clutter: short strokes, behind the shape
         radius = _column(rng, 1.0, 3.0, n)
-        u, v = _turned(
-            x - _column(rng, 0, SIZE, n), y - _column(rng, 0, SIZE, n), _column(rng, 0, 2 * np.pi, n)
-        )
+        u, v = _turned(x - _column(rng, 0, SIZE, n), y - _column(rng, 0, SIZE, n), _column(rng, 0, 2 * np.pi, n))
         stroke = _coverage(_box(u / radius, v / radius, 1.0, 0.45), radius)[..., None]
         image += 0.7 * stroke * (rng.uniform(0, 1, (n, 1, 1, 3)).astype(np.float32) - image)
 

@@ -2,11 +2,11 @@
 
 This is the only folder that imports numba. What it does not speed up it re-exports from `ops`, so that a layer can
 be given either module. The pointwise convolution is among those: it is one matrix product, and NumPy's BLAS (100 to
-200 GFLOP/s on two cores) beats plain Numba loops (16 to 72) at every shape of the network. A kernel file holds everything that its compiled functions inline: Numba's on-disk cache does
-not notice an edit in another file.
+200 GFLOP/s on two cores) beats plain Numba loops (16 to 72) at every shape of the network.
 
-Results do not depend on the number of threads: work is split into chunks whose number follows from the shapes alone,
-and the chunks' sums are added in order.
+A kernel file holds everything that its compiled functions inline: Numba's on-disk cache does not notice an edit in
+another file. Results of the kernels do not depend on the number of threads: work is split into chunks whose number
+follows from the shapes alone, and the chunks' sums are added in order.
 """
 
 import os

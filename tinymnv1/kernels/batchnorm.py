@@ -101,9 +101,7 @@ def _backward(dy, x, scale, along_x, shift, dx):  # type: ignore[no-untyped-def]
             dx[m, c] = scale[c] * dy[m, c] + along_x[c] * x[m, c] + shift[c]
 
 
-def batchnorm_forward(
-    x: Array, gamma: Array, beta: Array, eps: float = 1e-5
-) -> tuple[Array, Cache, Array, Array]:
+def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Cache, Array, Array]:
     """As `tinymnv1.ops.batchnorm_forward`, float32 only: x (N, H, W, C) -> y, cache, mean (C,), var (C,) biased."""
     check_batchnorm(x, gamma, beta)
     x, gamma, beta = as_float32(x, "x"), as_float32(gamma, "gamma"), as_float32(beta, "beta")

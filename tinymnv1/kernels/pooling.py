@@ -110,7 +110,7 @@ def _global_sum(x, y):  # type: ignore[no-untyped-def]
 
 
 def global_avgpool_backward(dy: Array, cache: tuple[int, ...]) -> Array:
-    """As `tinymnv1.ops.global_avgpool_backward`: dy (N, C) -> dx (N, H, W, C). A broadcast: NumPy does it at full speed."""
+    """As `tinymnv1.ops.global_avgpool_backward`: dy (N, C) -> dx (N, H, W, C). A broadcast needs no kernel."""
     n, height, width, channels = cache
     dx = np.empty(cache, np.float32)
     dx[:] = (as_float32(dy, "dy") / np.float32(height * width)).reshape(n, 1, 1, channels)

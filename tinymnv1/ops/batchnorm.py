@@ -24,9 +24,7 @@ def check_batchnorm(x: Array, gamma: Array, beta: Array) -> None:
         )
 
 
-def batchnorm_forward(
-    x: Array, gamma: Array, beta: Array, eps: float = 1e-5
-) -> tuple[Array, Cache, Array, Array]:
+def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Cache, Array, Array]:
     """Normalise each channel with the statistics of this batch.
 
     x: (N, H, W, C), float32 or float64.  gamma, beta: (C,).  eps: added to the variance, so that a constant

@@ -57,7 +57,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     cut off at the end.
     """
     x, w, stride, padding = cache
-    n, height, width, cin = x.shape
+    _, height, width, cin = x.shape
     kh, kw, _, cout = w.shape
     out_h, *pad_h = span(height, kh, stride, padding)
     out_w, *pad_w = span(width, kw, stride, padding)
@@ -74,7 +74,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
 
 
 def conv2d_forward_naive(x: Array, w: Array, stride: int = 1, padding: str = "symmetric") -> tuple[Array, Cache]:
-    """`conv2d_forward` as seven nested loops: exactly the formula at the top of this file. For reading, not for speed."""
+    """`conv2d_forward` as seven nested loops: exactly the formula at the top of this file. To read, not to run fast."""
     _check(x, w)
     n_images, height, width, cin = x.shape
     kh, kw, _, cout = w.shape

@@ -55,7 +55,7 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     and for adding into dxp, so the gradient goes back exactly where the value came from.
     """
     x, w, stride, padding = cache
-    n, height, width, channels = x.shape
+    _, height, width, _ = x.shape
     kh, kw, _ = w.shape
     out_h, *pad_h = span(height, kh, stride, padding)
     out_w, *pad_w = span(width, kw, stride, padding)

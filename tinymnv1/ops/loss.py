@@ -22,7 +22,8 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
     logits: (N, classes), float.  labels: (N,) integers in [0, classes).
     label_smoothing: e in [0, 1]; the target is 1 - e + e / classes on the label and e / classes elsewhere
     (Szegedy et al. 2016, arXiv 1512.00567, section 7).
-    Returns the loss (a float, in nats) and dlogits: (N, classes). Raises ConfigError on labels or shapes that do not fit.
+    Returns the loss (a float, in nats) and dlogits: (N, classes). Raises ConfigError on labels or shapes that do not
+    fit.
 
     Derivation. With p = softmax(z), log p_c = z_c - log sum exp z, so for a target t that sums to 1
 
