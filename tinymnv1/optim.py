@@ -157,7 +157,8 @@ class AdamW(Adam):
 def clip_gradient_norm(parameters: Iterable[tuple[str, Parameter]], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint Euclidean norm is at most max_norm (above 0).
 
-    Returns the norm before clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1).
+    Returns the norm before clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1). As in PyTorch, the factor is
+    max_norm / (norm + 1e-6).
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm must be above 0, got {max_norm}")
@@ -165,5 +166,5 @@ def clip_gradient_norm(parameters: Iterable[tuple[str, Parameter]], max_norm: fl
     norm = math.sqrt(sum(float(np.dot(g.ravel(), g.ravel())) for g in grads))
     if norm > max_norm:
         for g in grads:
-            g *= max_norm / norm
+            g *= max_norm / (norm + 1e-6)
     return norm

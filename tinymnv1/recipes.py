@@ -48,9 +48,9 @@ class TrainConfig:
     dropout: float = 0.0
     backend: str = "numba"
     epochs: int = 5
-    batch_size: int = 128
+    batch_size: int = 64
     optimizer: str = "sgd"
-    lr: float = 0.2
+    lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -104,8 +104,6 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "normalise": False,
             "augment": "none",
             "width": 1.0,
-            "epochs": 5,
-            "batch_size": 64,
             "optimizer": "adam",
             "lr": 1e-3,
             "weight_decay": 0.0,

@@ -1,0 +1,34 @@
+"""What batch norm promises beyond its gradient: stable statistics, and dx free of shift and stretch."""
+
+import numpy as np
+import pytest
+
+from tinymnv1 import kernels, ops
+
+
+@pytest.mark.parametrize("module", [ops, kernels], ids=["ops", "kernels"])
+def test_the_variance_survives_a_large_mean(module):
+    """Mean 3,000, spread 1, float32: E[x^2] - E[x]^2 gives a variance anywhere between -1 and 2 here."""
+    rng = np.random.default_rng(0)
+    x = (3000 + rng.normal(size=(16, 16, 16, 4))).astype(np.float32)
+    exact = x.astype(np.float64)
+    _, _, mean, var = module.batchnorm_forward(x, np.ones(4, np.float32), np.zeros(4, np.float32))
+    np.testing.assert_allclose(mean, exact.mean(axis=(0, 1, 2)), rtol=5e-6)
+    np.testing.assert_allclose(var, exact.var(axis=(0, 1, 2)), rtol=1e-4)
+
+
+def test_dx_sums_to_zero_and_is_orthogonal_to_xhat():
+    """Adding a constant to a channel changes nothing, nor does (but for eps) stretching it: so dx has neither part."""
+    rng = np.random.default_rng(1)
+    x, gamma = rng.normal(size=(3, 5, 5, 2)), rng.normal(size=2)
+    y, cache, _, _ = ops.batchnorm_forward(x, gamma, np.zeros(2), eps=1e-12)
+    dx, _, _ = ops.batchnorm_backward(rng.normal(size=y.shape), cache)
+    np.testing.assert_allclose(dx.sum(axis=(0, 1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose((dx * y).sum(axis=(0, 1, 2)), 0, atol=1e-9)
+
+
+def test_a_constant_channel_becomes_beta():
+    x = np.full((2, 3, 3, 1), 4.0)
+    y, _, _, var = ops.batchnorm_forward(x, np.array([2.0]), np.array([0.5]))
+    np.testing.assert_array_equal(y, 0.5)
+    np.testing.assert_array_equal(var, 0)

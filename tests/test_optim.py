@@ -1,0 +1,88 @@
+"""Optimizers beyond their formulas, which tests/test_model_against_torch.py holds against PyTorch's."""
+
+import numpy as np
+import pytest
+
+from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.layers import Parameter
+from tinymnv1.optim import SGD, Adam, AdamW, clip_gradient_norm
+
+
+def parameters(seed=0):
+    rng = np.random.default_rng(seed)
+    made = {"w": Parameter(rng.normal(size=(3, 4))), "b": Parameter(rng.normal(size=4), decay=False)}
+    for p in made.values():
+        p.grad[...] = rng.normal(size=p.grad.shape)
+    return made
+
+
+KINDS = [
+    lambda p: SGD(p, 0.1, 0.9, True, 0.01),
+    lambda p: Adam(p, 0.1, weight_decay=0.01),
+    lambda p: AdamW(p, 0.1, weight_decay=0.01),
+]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_state_carries_on_exactly(make):
+    """Three steps, or one step, save, load into a new optimizer, two steps: the same weights bit for bit."""
+    straight, broken = parameters(), parameters()
+    one = make(straight.items())
+    for _ in range(3):
+        one.step()
+    two = make(broken.items())
+    two.step()
+    state = two.state_dict()
+    three = make(broken.items())
+    three.load_state_dict(state)
+    three.step()
+    three.step()
+    for name in straight:
+        np.testing.assert_array_equal(straight[name].data, broken[name].data)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_weight_decay_leaves_biases_alone(make):
+    made = parameters()
+    for p in made.values():
+        p.grad[...] = 0
+    before = {name: p.data.copy() for name, p in made.items()}
+    make(made.items()).step()
+    np.testing.assert_array_equal(made["b"].data, before["b"])
+    assert not np.array_equal(made["w"].data, before["w"])
+
+
+def test_foreign_state_is_refused():
+    sgd, adam = SGD(parameters().items(), 0.1), Adam(parameters().items())
+    with pytest.raises(CheckpointError, match="SGD"):
+        sgd.load_state_dict(adam.state_dict())
+
+
+def test_clipping_scales_all_gradients_by_one_factor():
+    made = parameters()
+    before = {name: p.grad.copy() for name, p in made.items()}
+    norm = clip_gradient_norm(made.items(), 0.5)
+    assert norm == pytest.approx(np.sqrt(sum((g**2).sum() for g in before.values())))
+    for name, p in made.items():
+        np.testing.assert_allclose(p.grad, before[name] * 0.5 / norm, rtol=1e-5)
+    assert clip_gradient_norm(made.items(), 10) == pytest.approx(0.5, rel=1e-5)  # below the limit: left as they are
+    np.testing.assert_allclose(made["w"].grad, before["w"] * 0.5 / norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: SGD(p, -0.1),
+        lambda p: SGD(p, float("nan")),
+        lambda p: SGD(p, 0.1, momentum=1.0),
+        lambda p: SGD(p, 0.1, nesterov=True),
+        lambda p: SGD([], 0.1),
+        lambda p: Adam(p, betas=(0.9, 1.0)),
+        lambda p: AdamW(p, weight_decay=-1),
+        lambda p: Adam(p, eps=0),
+        lambda p: clip_gradient_norm(p, 0),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make):
+    with pytest.raises(ConfigError):
+        make(parameters().items())
