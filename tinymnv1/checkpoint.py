@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) 
     Raises CheckpointError if the file cannot be written, a full disk included; the old file is then still there.
     """
     # safetensors writes the bytes of a non-contiguous array in the wrong order without a word.
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     blank = save(contiguous, {"format": FORMAT, "meta": json.dumps(meta), "sha256": _BLANK})
     digest = hashlib.sha256(blank).hexdigest()
     header_end = 8 + int.from_bytes(blank[:8], "little")

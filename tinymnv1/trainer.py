@@ -216,7 +216,7 @@ class Trainer:
         row: Row = {
             "epoch": at.epoch + 1,
             "step": at.step,
-            "lr": self.optimizer.lr,
+            "lr": self.schedule(at.step - 1),
             "train_loss": at.loss_sum / at.images,
             "train_accuracy": at.correct / at.images,
             "test_loss": result.loss,

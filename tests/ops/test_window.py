@@ -12,11 +12,8 @@ from tinymnv1.ops.window import span
 
 @given(size=st.integers(1, 300), kernel=st.integers(1, 9), stride=st.integers(1, 5))
 def test_tf_same_is_tensorflows_rule(size, kernel, stride):
-    # tf.nn's documentation of SAME, in its own two cases.
-    if size % stride == 0:
-        total = max(kernel - stride, 0)
-    else:
-        total = max(kernel - size % stride, 0)
+    # tf.nn's documentation: what the kernel exceeds the last step by, which is a whole stride or the remainder.
+    total = max(kernel - (size % stride or stride), 0)
     assert span(size, kernel, stride, "tf") == (int(np.ceil(size / stride)), total // 2, total - total // 2)
 
 

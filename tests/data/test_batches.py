@@ -1,0 +1,138 @@
+"""Batches and augmentation: nothing lost, nothing twice, and any batch can be made again on its own."""
+
+import numpy as np
+import pytest
+
+from tinymnv1.data import (
+    AUGMENTATIONS,
+    Dataset,
+    Preprocessing,
+    TrainingBatches,
+    channel_statistics,
+    evaluation_batches,
+    load_dataset,
+    random_crop,
+    random_flip,
+    resize,
+)
+from tinymnv1.errors import ConfigError, DataError
+
+RAW = Preprocessing(8, (0, 0, 0), (1, 1, 1))
+
+
+def numbered(n, size=8):
+    """n images; every pixel of the k-th is k."""
+    return np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, size, size, 3)).copy()
+
+
+def test_an_epoch_is_a_permutation_without_the_partial_batch():
+    images = numbered(23)
+    batches = TrainingBatches(images, np.arange(23), 5, RAW, seed=1)
+    assert len(batches) == 4
+    epochs = [[labels for _, labels in batches.epoch(e)] for e in (0, 1)]
+    for epoch in epochs:
+        seen = np.concatenate(epoch)
+        assert len(seen) == len(set(seen.tolist())) == 20
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_images_and_labels_stay_together():
+    images = numbered(23)
+    for x, labels in TrainingBatches(images, np.arange(23), 5, RAW, "crop-flip").epoch(0):
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(255 * x.max(axis=(1, 2, 3)), labels, atol=1e-3)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    batches = TrainingBatches(numbered(3), np.arange(3), 10, RAW)
+    assert [sorted(labels) for _, labels in batches.epoch(0)] == [[0, 1, 2]]
+
+
+def test_an_epoch_can_be_entered_in_the_middle():
+    rng = np.random.default_rng(0)
+    batches = TrainingBatches(rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40), 6, RAW, "crop-flip", 5)
+    whole, rest = list(batches.epoch(2)), list(batches.epoch(2, start=3))
+    assert len(rest) == 3
+    for (x, labels), (x2, labels2) in zip(whole[3:], rest, strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(labels, labels2)
+
+
+def test_evaluation_keeps_the_last_partial_batch_and_the_order():
+    parts = list(evaluation_batches(numbered(23), np.arange(23), 5, RAW))
+    assert [len(labels) for _, labels in parts] == [5, 5, 5, 5, 3]
+    assert np.concatenate([labels for _, labels in parts]).tolist() == list(range(23))
+
+
+def test_preprocessing_is_its_formula():
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    x = Preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))(images)
+    np.testing.assert_allclose(x, (images / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.3], atol=1e-5)
+    assert Preprocessing(16, (0, 0, 0), (1, 1, 1))(images).shape == (4, 16, 16, 3)
+
+
+def test_resizing_a_plain_image_keeps_its_colour():
+    images = np.full((2, 8, 8, 3), 77, np.uint8)
+    assert (resize(images, 224) == 77).all()
+    assert resize(images, 8) is images
+
+
+def test_statistics_are_numpys():
+    images = np.random.default_rng(0).integers(0, 200, (10, 6, 6, 3), np.uint8)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)))
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    images = np.random.default_rng(0).integers(0, 256, (1000, 4, 5, 3), np.uint8)
+    flipped = random_flip(images, np.random.default_rng(1))
+    mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (flipped == images).all(axis=(1, 2, 3))
+    assert (mirrored | same).all()
+    assert 440 < mirrored.sum() < 560
+
+
+def test_crop_is_a_window_of_the_padded_image_and_reaches_all_corners():
+    image = np.arange(1, 17, dtype=np.uint8).reshape(1, 4, 4, 1)
+    padded = np.pad(image[0, :, :, 0], 2)
+    windows = {padded[i : i + 4, j : j + 4].tobytes(): (i, j) for i in range(5) for j in range(5)}
+    crops = random_crop(np.repeat(image, 2000, axis=0), 2, np.random.default_rng(0))
+    assert {windows[crop.tobytes()] for crop in crops} == set(windows.values())
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentation_leaves_its_input_alone(name):
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    kept = images.copy()
+    assert AUGMENTATIONS[name](images, np.random.default_rng(0)).shape == images.shape
+    np.testing.assert_array_equal(images, kept)
+
+
+def test_a_limited_set_is_a_fixed_random_choice():
+    data = Dataset(
+        "n", ("a", "b"), numbered(50), np.arange(50) % 2, numbered(20), np.arange(20) % 2, (0,) * 3, (1,) * 3
+    )
+    limited = data.limited(10, seed=0)
+    assert (len(limited.train_labels), len(limited.test_labels)) == (10, 10)
+    assert limited.fingerprint() == data.limited(10, seed=0).fingerprint() != data.limited(10, seed=1).fingerprint()
+    chosen = limited.train_images[:, 0, 0, 0]
+    np.testing.assert_array_equal(chosen % 2, limited.train_labels)
+    assert data.limited(1000, 0).fingerprint() == data.fingerprint()
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="batch_size"):
+        TrainingBatches(numbered(3), np.arange(3), 0, RAW)
+    with pytest.raises(ConfigError, match="augment"):
+        TrainingBatches(numbered(3), np.arange(3), 1, RAW, "rotate")
+    with pytest.raises(ConfigError, match="resolution"):
+        Preprocessing(0, (0,), (1,))
+    with pytest.raises(ConfigError, match="std"):
+        Preprocessing(8, (0,), (0,))
+    with pytest.raises(ConfigError, match="margin"):
+        random_crop(numbered(1), -1, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="data must be"):
+        load_dataset("mnist")
+    with pytest.raises(DataError, match="labels"):
+        Dataset("n", ("a",), numbered(2), np.array([0, 1]), numbered(1), np.array([0]), (0,) * 3, (1,) * 3)

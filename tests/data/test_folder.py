@@ -1,0 +1,117 @@
+"""A folder of one's own images: splits, formats, and everything that can be wrong with a picture file."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymnv1.data import load_folder, read_image
+from tinymnv1.errors import DataError
+
+
+def paint(path, colour, size=(20, 30), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        for i in range(7):
+            paint(tmp_path / "pets" / name / f"{i}.png", colour)
+    paint(tmp_path / "pets" / ".hidden" / "x.png", "green")
+    return tmp_path / "pets"
+
+
+def test_every_fifth_image_is_a_test_image(pets):
+    data = load_folder(pets, 8)
+    assert data.classes == ("cat", "dog")
+    assert data.train_images.shape == (12, 8, 8, 3)
+    assert data.test_labels.tolist() == [0, 1]
+    assert (data.train_images[data.train_labels == 0] == [255, 0, 0]).all()
+    assert (data.train_images[data.train_labels == 1] == [0, 0, 255]).all()
+
+
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        for name in ("a", "b"):
+            for i in range(count):
+                paint(tmp_path / part / name / f"{i}.jpg", "white")
+    data = load_folder(tmp_path, 4)
+    assert (len(data.train_labels), len(data.test_labels)) == (6, 4)
+    assert data.std == pytest.approx([1 / 255] * 3)  # all white: a constant channel must not divide by zero
+    paint(tmp_path / "test" / "unknown" / "0.jpg", "white")
+    with pytest.raises(DataError, match="unknown"):
+        load_folder(tmp_path, 4)
+
+
+def test_an_image_is_scaled_and_cropped_in_the_middle(tmp_path):
+    wide = np.zeros((10, 40, 3), np.uint8)
+    wide[:, 15:25] = 255  # the middle is white, the sides are black
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert (read_image(tmp_path / "wide.png", 10) == 255).all()
+
+
+def test_modes_transparency_and_rotation(tmp_path):
+    Image.new("L", (4, 4), 128).save(tmp_path / "grey.png")
+    assert (read_image(tmp_path / "grey.png", 4) == 128).all()
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", 4) == 255).all()
+    half = Image.new("RGB", (8, 8), "black")
+    half.paste("white", (0, 0, 8, 4))  # the top is white
+    exif = half.getexif()
+    exif[0x0112] = 3  # taken upside down
+    half.save(tmp_path / "turned.png", exif=exif)
+    turned = read_image(tmp_path / "turned.png", 8)
+    assert (turned[:4] == 0).all()
+    assert (turned[4:] == 255).all()
+
+
+def test_what_is_wrong_is_said(tmp_path, pets):
+    with pytest.raises(DataError, match="no such folder"):
+        load_folder(tmp_path / "nowhere", 8)
+    one = tmp_path / "one"
+    paint(one / "cat" / "1.png", "red")
+    with pytest.raises(DataError, match="at least two"):
+        load_folder(one, 8)
+    paint(one / "dog" / "1.png", "red")
+    with pytest.raises(DataError, match="too few images"):
+        load_folder(one, 8)
+    (pets / "dog" / "notes.txt").write_text("not an image")
+    with pytest.raises(DataError, match=r"notes.txt: is not an image"):
+        load_folder(pets, 8)
+
+
+def test_a_damaged_image_is_named_or_still_an_image(tmp_path):
+    """Flipped bits and truncation in PNG and JPEG: a DataError that names the file, or a picture of the right shape."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+    refused = 0
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        good = buffer.getvalue()
+        path = tmp_path / f"x.{kind.lower()}"
+        for _ in range(200):
+            bad = bytearray(good)
+            if rng.random() < 0.5:
+                bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
+            else:
+                bad = bad[: rng.integers(len(bad))]
+            path.write_bytes(bad)
+            try:
+                shape, named = read_image(path, 16).shape, True
+            except DataError as error:
+                shape, named = (16, 16, 3), path.name in str(error)
+                refused += 1
+            assert shape == (16, 16, 3)
+            assert named
+    assert refused > 150
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    paint(tmp_path / "big.png", "red", (100, 100))
+    with pytest.raises(DataError, match="too many pixels"):
+        read_image(tmp_path / "big.png", 8)

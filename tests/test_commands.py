@@ -1,0 +1,249 @@
+"""The command lines, run as a user runs them: a whole small run, and one line with status 2 for each mistake."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = ("--limit", "60", "--epochs", "1", "--batch-size", "20")
+
+
+def command(name, *arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", f"tinymnv1.{name}", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A folder of two easy classes, small enough to train on in a moment."""
+    folder = tmp_path_factory.mktemp("pets")
+    rng = np.random.default_rng(0)
+    for name, base in (("dark", 30), ("light", 200)):
+        (folder / name).mkdir()
+        for i in range(30):
+            pixels = rng.integers(base, base + 40, (12, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pets, tmp_path_factory):
+    """A finished run on that folder: (its folder, what training printed)."""
+    out = tmp_path_factory.mktemp("run") / "pets"
+    result = command(
+        *("train", "--data", "folder", "--data-dir", pets, "--resolution", 16, "--out", out),
+        *("--epochs", 3, "--batch-size", 16, "--lr", 0.05),
+        cwd=out.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+def one_line(result, *words):
+    """Status 2 and one line on stderr that holds the words, nothing else."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_a_run_prints_its_epochs_and_leaves_its_files(run):
+    out, printed = run
+    assert {p.name for p in out.iterdir()} >= {
+        "config.json",
+        "metrics.csv",
+        "last.safetensors",
+        "best.safetensors",
+        "curves.png",
+        "confusion.png",
+        "predictions.png",
+    }
+    assert "Epoch [3/3], Loss: " in printed
+    assert "Accuracy of the model on the test images: " in printed
+    for name in ("curves.png", "confusion.png", "predictions.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("L").getcolors()) > 20, "a blank picture"
+
+
+def test_evaluate_repeats_the_best_accuracy(run):
+    out, printed = run
+    result = command("evaluate", out, cwd=out.parent)
+    assert result.returncode == 0, result.stderr
+    best = printed.split("best epoch")[1].split("with ")[1].split(" %")[0]
+    assert f"accuracy {best} %" in result.stdout
+    assert "light" in result.stdout
+    assert (out / "evaluation.png").exists()
+
+
+def test_predict_names_the_classes(run, pets):
+    out, _ = run
+    picture = out.parent / "told.png"
+    result = command(
+        "predict", out, pets / "dark" / "04.png", pets / "light" / "04.png", "--picture", picture, cwd=out.parent
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("dark") == 3  # both images' lists, and one path
+    assert picture.exists()
+
+
+def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
+    """Ctrl-C in the middle: it saves, says how to go on, and ends with the rows of an uninterrupted run."""
+    arguments = (
+        "--data",
+        "folder",
+        "--data-dir",
+        str(pets),
+        "--resolution",
+        "32",
+        "--epochs",
+        "60",
+        "--batch-size",
+        "8",
+    )
+    whole = command("train", *arguments, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    broken = subprocess.Popen(
+        [sys.executable, "-m", "tinymnv1.train", *arguments, "--out", "broken"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in broken.stdout:
+        if line.startswith("Epoch [2/"):
+            break
+    time.sleep(0.1)
+    broken.send_signal(signal.SIGINT)
+    _, stderr = broken.communicate(timeout=60)
+    assert broken.returncode == 130
+    assert "--resume broken" in stderr
+    assert "Traceback" not in stderr
+    resumed = command("train", "--resume", "broken", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+    def rows(name):
+        lines = (tmp_path / name / "metrics.csv").read_text().splitlines()
+        return [line.split(",")[:7] for line in lines]  # without the two columns of times
+
+    assert len(rows("whole")) == 61
+    assert rows("whole") == rows("broken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--epochs", "-1"), ("--epochs", "at least 1")),
+        (("--epochs", "many"), ("--epochs", "many")),
+        (("--lr", "nan"), ("--lr",)),
+        (("--momentum", "1"), ("--momentum",)),
+        (("--width", "0"), ("width",)),
+        (("--batch-size", "0"), ("--batch-size",)),
+        (("--data", "mnist"), ("--data", "mnist")),
+        (("--data", "folder"), ("--data-dir",)),
+        (("--data", "folder", "--data-dir", "nowhere"), ("nowhere", "no such folder")),
+        (("--data", "cifar10", "--data-dir", "nowhere"), ("nowhere", "no such folder")),
+        (("--data", "cifar10", "--data-dir", "."), ("neither",)),
+        (("--data-dir", "."), ("--data-dir",)),
+        (("--recipe", "best"), ("--recipe",)),
+        (("--resume", "nowhere"), ("nowhere", "no run to resume")),
+        (("--resume", "nowhere", "--out", "x"), ("--out",)),
+        (("--out", "taken/run"), ("taken", "is a file")),
+        (("--threads", "0"), ("--threads",)),
+        (("--unknown",), ("--unknown", "--help")),
+        (("--resolution", "1", "--batch-size", "1", "--limit", "4"), ("one value per channel",)),
+    ],
+    ids=lambda value: " ".join(value) if value and str(value[0]).startswith("--") else "",
+)
+def test_a_mistake_gives_one_line_and_leaves_nothing(arguments, words, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    one_line(command("train", *arguments, cwd=tmp_path), *words)
+    runs = tmp_path / "runs"
+    left = [p for p in runs.rglob("*") if p.is_file()] if runs.exists() else []
+    assert all(p.name in ("config.json", "last.safetensors") for p in left)  # a run that began; no half-written file
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run):
+    out, _ = run
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    one_line(command("train", "--out", out, cwd=out.parent), out, "--resume")
+    one_line(command("train", "--resume", out, "--lr", "0.3", cwd=out.parent), "--lr 0.05, not 0.3")
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not stop the superuser")
+def test_an_unwritable_output_folder(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    one_line(command("train", "--out", "locked/run", cwd=tmp_path), "locked", "cannot be written")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can create anything")
+def test_an_output_folder_that_cannot_be_created(tmp_path):
+    one_line(command("train", *SMALL, "--out", "/proc/self/run", cwd=tmp_path), "/proc/self/run", "cannot be")
+
+
+def test_damaged_and_foreign_inputs(run, pets, tmp_path):
+    out, _ = run
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((out / "best.safetensors").read_bytes()[:5000])
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((pets / "dark" / "00.png").read_bytes()[:60])
+    other = tmp_path / "other"
+    for name in ("a", "b"):
+        (other / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (4, 4)).save(other / name / f"{i}.png")
+    image = pets / "dark" / "00.png"
+    for name in ("evaluate", "predict"):
+        extra = [image] if name == "predict" else []
+        one_line(command(name, tmp_path / "nowhere", *extra, cwd=tmp_path), "nowhere")
+        one_line(command(name, cut, *extra, cwd=tmp_path), "cut.safetensors", "damaged")
+    one_line(command("predict", out, broken, cwd=tmp_path), "broken.png", "cannot be decoded")
+    one_line(command("predict", out, tmp_path / "none.png", cwd=tmp_path), "none.png", "no such file")
+    one_line(command("predict", out, image, "--picture", tmp_path / "no" / "x.png", cwd=tmp_path), "could not be")
+    one_line(command("evaluate", out, "--data-dir", other, cwd=tmp_path), "dark, light", "a, b")
+    one_line(command("evaluate", out, "--batch-size", "0", cwd=tmp_path), "--batch-size")
+    one_line(command("summary", "--width", "-1", cwd=tmp_path), "width")
+    one_line(command("summary", "--resolution", "0", cwd=tmp_path), "--resolution")
+    assert not list(tmp_path.glob("*.png.*"))
+
+
+def test_a_diverging_run_says_at_which_step(tmp_path):
+    result = command("train", *SMALL, "--lr", "1e30", "--schedule", "constant", "--out", "run", cwd=tmp_path)
+    one_line(result, "step", "lower --lr", "last.safetensors")
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_the_seed_recipe_runs_on_a_few_images(pets, tmp_path):
+    """At 224 pixels, on a folder instead of CIFAR-10, which may not be here."""
+    result = command(
+        *("train", "--recipe", "seed", "--data", "folder", "--data-dir", pets, "--limit", 8, "--epochs", 1),
+        *("--batch-size", 4, "--width", 0.25, "--out", "run"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "224 pixels" in result.stdout
+    assert "Epoch [1/1], Loss: " in result.stdout
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary"])
+def test_help_explains_itself(name, tmp_path):
+    result = command(name, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"python -m tinymnv1.{name}" in result.stdout
+    assert len(result.stdout) > 500

@@ -1,0 +1,58 @@
+"""Figures: what they show is what they were given. How they look is for eyes to judge."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymnv1 import plots
+from tinymnv1.errors import ConfigError
+
+
+def history(epochs=3):
+    keys = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "lr")
+    return [{"epoch": e + 1} | {k: (e + 1) / (10 + i) for i, k in enumerate(keys)} for e in range(epochs)]
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_curves_hold_the_history(epochs):
+    rows = history(epochs)
+    loss, accuracy, rate = plots.curves(rows, "title").axes
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [r["train_loss"] for r in rows])
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), [r["test_loss"] for r in rows])
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [100 * r["test_accuracy"] for r in rows])
+    np.testing.assert_allclose(rate.lines[0].get_ydata(), [r["lr"] for r in rows])
+    assert all(axes.get_xlabel() == "epoch" and axes.get_ylabel() for axes in (loss, accuracy, rate))
+
+
+def test_the_confusion_matrix_counts_rows_as_true_classes():
+    matrix = plots.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 2]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    axes = plots.confusion(matrix, ["a", "b", "c"], "title").axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "1", "1"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_many_classes_leave_the_numbers_out():
+    figure = plots.confusion(np.eye(100, dtype=int), [str(i) for i in range(100)], "title")
+    assert not figure.axes[0].texts
+
+
+def test_predictions_show_the_most_confident_mistakes_first():
+    probabilities = np.full((20, 2), [0.9, 0.1])
+    probabilities[3], probabilities[7] = [0.2, 0.8], [0.05, 0.95]  # two mistakes, the second is surer of itself
+    figure = plots.predictions(np.zeros((20, 8, 8, 3), np.uint8), np.zeros(20, int), probabilities, ["no", "yes"], "t")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert [t for t in titles if "is no" in t][-2:] == ["yes 95 %\nis no", "yes 80 %\nis no"]
+
+
+def test_a_perfect_model_has_no_mistakes_to_show(tmp_path):
+    probabilities = np.full((3, 2), [0.9, 0.1])
+    figure = plots.predictions(np.zeros((3, 8, 8, 3), np.uint8), np.zeros(3, int), probabilities, ["no", "yes"], "t")
+    plots.save_figure(figure, tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path):
+    with pytest.raises(ConfigError, match="could not be written"):
+        plots.save_figure(plots.curves(history(), "t"), tmp_path / "no" / "x.png")

@@ -1,0 +1,169 @@
+"""The training loop: it learns, it stops where it should, and a resumed run is the same run, bit for bit."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tinymnv1.checkpoint import load_checkpoint
+from tinymnv1.data import load_shapes
+from tinymnv1.errors import CheckpointError, DivergedError
+from tinymnv1.recipes import RECIPES, TrainConfig, make_config
+from tinymnv1.runs import load_trained
+from tinymnv1.trainer import Interrupted, Trainer, evaluate, make_schedule
+
+FILES = {"config.json", "metrics.csv", "last.safetensors", "best.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_shapes(train=100, test=50)
+
+
+def make(config, data, folder, **callbacks):
+    folder.mkdir(exist_ok=True)
+    return Trainer(config, data, folder, **callbacks)
+
+
+SHORT = TrainConfig(epochs=3, batch_size=30, lr=0.05, augment="crop-flip", dropout=0.2)
+
+
+def test_a_hundred_images_are_learned_by_heart(data, tmp_path):
+    """If a network of 215,642 parameters cannot do this, some gradient is wrong."""
+    config = TrainConfig(epochs=80, batch_size=50, optimizer="adam", lr=3e-3, augment="none", weight_decay=0.0)
+    trainer = make(config, data, tmp_path)
+    trainer.fit()
+    assert evaluate(trainer.engine, data.train_images, data.train_labels, trainer.preprocess).accuracy == 1.0
+
+
+def test_every_depthwise_filter_moves_within_an_epoch(data, tmp_path):
+    """A gradient that never arrives leaves a filter where it began; one epoch without decay shows it."""
+    trainer = make(replace(SHORT, epochs=1, weight_decay=0.0), data, tmp_path)
+    before = trainer.model.state_dict()
+    trainer.fit()
+    for name, after in trainer.model.state_dict().items():
+        if name.endswith("depthwise.weight"):
+            moved = np.abs(after - before[name]).max(axis=(0, 1))  # (C,)
+            assert (moved > 0).all(), name
+
+
+def test_a_run_leaves_its_files(data, tmp_path):
+    rows = []
+    trainer = make(SHORT, data, tmp_path, on_epoch=rows.append)
+    result = trainer.fit()
+    assert {p.name for p in tmp_path.iterdir()} == FILES
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 30
+    with (tmp_path / "metrics.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["epoch"] for row in written] == ["1", "2", "3"]
+    assert [row["step"] for row in written] == ["3", "6", "9"]
+    assert [float(row["train_loss"]) for row in written] == [row["train_loss"] for row in rows]
+    assert float(written[-1]["test_accuracy"]) == result.accuracy
+    best = max(float(row["test_accuracy"]) for row in written)
+    trained = load_trained(tmp_path)
+    assert evaluate(trained.model.forward, data.test_images, data.test_labels, trained.preprocess).accuracy == best
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_resumed_run_is_the_same_run(data, tmp_path, optimizer, stop_at):
+    """Interrupted within and between epochs; with dropout and augmentation, whose random numbers must go on, too."""
+    config = replace(SHORT, optimizer=optimizer, lr=0.01, schedule="cosine", warmup=0.5)
+    whole = make(config, data, tmp_path / "whole")
+    whole.fit()
+
+    def stop(trainer, loss):
+        trainer.stop_requested = trainer.position.step == stop_at
+
+    first = make(config, data, tmp_path / "broken", on_step=stop)
+    with pytest.raises(Interrupted):
+        first.fit()
+    second = make(config, data, tmp_path / "broken")
+    second.restore(*load_checkpoint(tmp_path / "broken" / "last.safetensors"))
+    assert second.position.step == stop_at
+    second.fit()
+
+    for name, array in whole.model.state_dict().items():
+        np.testing.assert_array_equal(second.model.state_dict()[name], array, err_msg=name)
+    timing = ("images_per_second", "seconds")
+    for a, b in zip(whole.history, second.history, strict=True):
+        assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
+
+
+def test_a_finished_run_resumes_to_its_result(data, tmp_path):
+    config = replace(SHORT, epochs=1)
+    result = make(config, data, tmp_path).fit()
+    again = make(config, data, tmp_path)
+    again.restore(*load_checkpoint(tmp_path / "last.safetensors"))
+    assert again.fit().accuracy == result.accuracy
+    assert again.position.step == 3
+
+
+def test_resuming_something_else_is_refused(data, tmp_path):
+    make(replace(SHORT, epochs=1), data, tmp_path).fit()
+    saved = load_checkpoint(tmp_path / "last.safetensors")
+    with pytest.raises(CheckpointError, match=r"--lr 0.05, not 0.2"):
+        make(replace(SHORT, epochs=1, lr=0.2), data, tmp_path).restore(*saved)
+    with pytest.raises(CheckpointError, match="data set has changed"):
+        make(replace(SHORT, epochs=1), load_shapes(100, 50, seed=9), tmp_path).restore(*saved)
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):
+    """At a rate of 1e20 the weights leave float32 within two steps."""
+    config = replace(SHORT, lr=1e20, schedule="constant", nesterov=False, momentum=0.0)
+    trainer = make(config, data, tmp_path)
+    with pytest.raises(DivergedError, match=r"step \d+.*lower --lr.*last.safetensors"):
+        trainer.fit()
+    arrays, meta = load_checkpoint(tmp_path / "last.safetensors")
+    assert all(np.isfinite(a).all() for a in arrays.values())
+    assert meta["position"]["step"] == 0
+
+
+def test_clipping_holds_the_first_step_back(data, tmp_path):
+    """With plain SGD a step moves the weights by at most lr times the limit."""
+    plain = replace(SHORT, optimizer="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, lr=1.0, schedule="constant")
+    trainer = make(
+        replace(plain, clip_norm=0.01), data, tmp_path, on_step=lambda t, loss: setattr(t, "stop_requested", True)
+    )
+    before = {name: p.data.copy() for name, p in trainer.model.parameters()}
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    moved = sum(((p.data - before[name]) ** 2).sum() for name, p in trainer.model.parameters()) ** 0.5
+    assert 0 < moved <= 0.0101
+
+
+def test_an_unwritable_folder_is_a_clear_error(data, tmp_path):
+    trainer = make(SHORT, data, tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    with pytest.raises(CheckpointError, match="could not be written"):
+        trainer.fit()
+
+
+def test_schedules_by_name():
+    config = TrainConfig(epochs=4, lr=1.0, schedule="step")
+    rates = [make_schedule(config, 10)(step) for step in (0, 19, 20, 29, 30, 39)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert make_schedule(replace(config, schedule="constant", warmup=1.0), 10)(4) == pytest.approx(0.5)
+    for name in ("cosine", "one-cycle"):
+        rates = [make_schedule(replace(config, schedule=name), 10)(step) for step in range(40)]
+        assert max(rates) == pytest.approx(1.0, rel=0.02)
+        assert rates[-1] < 0.01
+
+
+def test_the_seed_recipe_is_the_articles():
+    config = make_config("seed")
+    assert (config.data, config.resolution, config.normalise, config.augment) == ("cifar10", 224, False, "none")
+    assert (config.batch_size, config.optimizer, config.lr, config.epochs) == (64, "adam", 1e-3, 5)
+    assert (config.schedule, config.weight_decay, config.width) == ("constant", 0.0, 1.0)
+    assert config.effective_stem_stride() == 2
+    assert set(RECIPES) == {"quick", "seed"}
+
+
+def test_the_stems_stride_follows_the_resolution():
+    assert TrainConfig().effective_stem_stride() == 1
+    assert TrainConfig(resolution=64).effective_stem_stride() == 1
+    assert TrainConfig(resolution=65).effective_stem_stride() == 2
+    assert TrainConfig(resolution=224, stem_stride=1).effective_stem_stride() == 1
+    assert TrainConfig(data="folder").effective_resolution() == 64
