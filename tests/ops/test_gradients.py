@@ -5,9 +5,10 @@ If one of these fails, the derivation in that op's docstring and its code no lon
 
 import numpy as np
 import pytest
-from numeric import numeric_gradient, off_kinks, relative_error
+from numeric import off_kinks, relative_error
 
 from tinymnv1 import ops
+from tinymnv1.gradcheck import numeric_gradient
 
 TOLERANCE = 1e-7
 
@@ -26,6 +27,11 @@ WINDOWS = [
     (2, 4, 4, 1, 1),
     (1, 5, 4, 1, 2),
 ]
+
+
+# The loops are slow: for them the smaller cases, which walk the same code.
+NAIVE_WINDOWS = [case for case in WINDOWS if case[3] < 5 and case[0] * case[1] * case[2] <= 30]
+VARIANTS = [("", *case) for case in WINDOWS] + [("_naive", *case) for case in NAIVE_WINDOWS]
 
 
 @pytest.fixture
@@ -49,24 +55,16 @@ def check(forward, backward, inputs, rng, tolerance=TOLERANCE):
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "tf"])
-@pytest.mark.parametrize(("n", "h", "w", "k", "stride"), WINDOWS)
-@pytest.mark.parametrize("naive", ["", "_naive"])
-def test_depthwise(n, h, w, k, stride, padding, naive, rng):
-    if naive and k == 5:
-        pytest.skip("the loops are slow, and 3x3 and 2x2 walk the same code")
-    if h + 2 * ((k - 1) // 2) < k and padding == "symmetric":
-        pytest.skip("no window fits")
+@pytest.mark.parametrize(("naive", "n", "h", "w", "k", "stride"), VARIANTS)
+def test_depthwise(naive, n, h, w, k, stride, padding, rng):
     forward, backward = getattr(ops, f"depthwise_forward{naive}"), getattr(ops, f"depthwise_backward{naive}")
     inputs = [rng.normal(size=(n, h, w, 2)), rng.normal(size=(k, k, 2))]
     check(lambda x, weight: forward(x, weight, stride, padding), backward, inputs, rng)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "tf"])
-@pytest.mark.parametrize(("n", "h", "w", "k", "stride"), WINDOWS)
-@pytest.mark.parametrize("naive", ["", "_naive"])
-def test_conv2d(n, h, w, k, stride, padding, naive, rng):
-    if naive and (k == 5 or n * h * w > 30):
-        pytest.skip("the loops are slow, and the smaller cases walk the same code")
+@pytest.mark.parametrize(("naive", "n", "h", "w", "k", "stride"), VARIANTS)
+def test_conv2d(naive, n, h, w, k, stride, padding, rng):
     forward, backward = getattr(ops, f"conv2d_forward{naive}"), getattr(ops, f"conv2d_backward{naive}")
     inputs = [rng.normal(size=(n, h, w, 2)), rng.normal(size=(k, k, 2, 3))]
     check(lambda x, weight: forward(x, weight, stride, padding), backward, inputs, rng)

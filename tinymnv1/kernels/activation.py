@@ -8,7 +8,7 @@ from tinymnv1.ops.window import Array
 
 
 @parallel
-def _forward(x, y):  # type: ignore[no-untyped-def]
+def _forward(x, y):
     for i in prange(x.size):
         v = x[i]
         # Written so that a NaN fails both comparisons and stays a NaN.
@@ -20,7 +20,7 @@ def _forward(x, y):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _backward(dy, x, dx):  # type: ignore[no-untyped-def]
+def _backward(dy, x, dx):
     for i in prange(x.size):
         dx[i] = dy[i] if x[i] > 0 and x[i] < 6 else np.float32(0)
 

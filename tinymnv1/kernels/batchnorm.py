@@ -19,7 +19,7 @@ BLOCK = 64
 
 
 @serial
-def _sum_chunk(x, total, start, stop):  # type: ignore[no-untyped-def]
+def _sum_chunk(x, total, start, stop):
     """total[c] = sum of x[start:stop, c]."""
     channels = x.shape[1]
     block = np.empty(channels, np.float32)
@@ -33,7 +33,7 @@ def _sum_chunk(x, total, start, stop):  # type: ignore[no-untyped-def]
 
 
 @serial
-def _sum_squares_chunk(x, mean, total, start, stop):  # type: ignore[no-untyped-def]
+def _sum_squares_chunk(x, mean, total, start, stop):
     """total[c] = sum of (x[start:stop, c] - mean[c])^2."""
     channels = x.shape[1]
     block = np.empty(channels, np.float32)
@@ -47,7 +47,7 @@ def _sum_squares_chunk(x, mean, total, start, stop):  # type: ignore[no-untyped-
 
 
 @serial
-def _sum_gradients_chunk(dy, x, mean, inv_std, dbeta, dgamma, start, stop):  # type: ignore[no-untyped-def]
+def _sum_gradients_chunk(dy, x, mean, inv_std, dbeta, dgamma, start, stop):
     """dbeta[c] = sum of dy[start:stop, c], dgamma[c] = sum of dy * xhat."""
     channels = x.shape[1]
     block_beta, block_gamma = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -64,21 +64,21 @@ def _sum_gradients_chunk(dy, x, mean, inv_std, dbeta, dgamma, start, stop):  # t
 
 
 @parallel
-def _sum(x, partial):  # type: ignore[no-untyped-def]
+def _sum(x, partial):
     chunks = partial.shape[0]
     for k in prange(chunks):
         _sum_chunk(x, partial[k], k * x.shape[0] // chunks, (k + 1) * x.shape[0] // chunks)
 
 
 @parallel
-def _sum_squares(x, mean, partial):  # type: ignore[no-untyped-def]
+def _sum_squares(x, mean, partial):
     chunks = partial.shape[0]
     for k in prange(chunks):
         _sum_squares_chunk(x, mean, partial[k], k * x.shape[0] // chunks, (k + 1) * x.shape[0] // chunks)
 
 
 @parallel
-def _sum_gradients(dy, x, mean, inv_std, partial):  # type: ignore[no-untyped-def]
+def _sum_gradients(dy, x, mean, inv_std, partial):
     chunks = partial.shape[0]
     for k in prange(chunks):
         first, last = k * x.shape[0] // chunks, (k + 1) * x.shape[0] // chunks
@@ -86,7 +86,7 @@ def _sum_gradients(dy, x, mean, inv_std, partial):  # type: ignore[no-untyped-de
 
 
 @parallel
-def _affine(x, scale, shift, y):  # type: ignore[no-untyped-def]
+def _affine(x, scale, shift, y):
     """y[m, c] = scale[c] * x[m, c] + shift[c]."""
     for m in prange(x.shape[0]):
         for c in range(x.shape[1]):
@@ -94,7 +94,7 @@ def _affine(x, scale, shift, y):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _backward(dy, x, scale, along_x, shift, dx):  # type: ignore[no-untyped-def]
+def _backward(dy, x, scale, along_x, shift, dx):
     """dx[m, c] = scale[c] * dy[m, c] + along_x[c] * x[m, c] + shift[c]."""
     for m in prange(x.shape[0]):
         for c in range(x.shape[1]):

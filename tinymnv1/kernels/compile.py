@@ -4,13 +4,16 @@
 `prange`. Only the drivers go through Numba's parallel pipeline, which compiles several times slower.
 """
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 from tinymnv1.errors import ConfigError
+from tinymnv1.kernels.simd import SIMD
 from tinymnv1.ops.window import Array
 
 # Sums may be reordered and products contracted to FMA, but NaN and infinity stay what they are: a run that diverges
@@ -22,14 +25,32 @@ CHUNKS = 16
 a constant and not the number of threads."""
 
 
+def _version() -> str:
+    """The vectors' width and a hash of all kernels' sources.
+
+    It becomes part of each compiled function's name, hence of its file in Numba's on-disk cache. Numba itself would
+    only notice an edit in the function's own file, and would take an AVX-512 kernel for an AVX2 one.
+    """
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return f"{SIMD}_{hashlib.sha256(sources).hexdigest()[:12]}"
+
+
+VERSION = _version()
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    function.__qualname__ += f"-{VERSION}"
+    return njit(cache=True, fastmath=FAST, error_model="numpy", **options)(function)
+
+
 def serial(function: Callable[..., Any]) -> Any:
     """Compile a function that one thread runs. Division by zero gives inf, as in NumPy."""
-    return njit(cache=True, fastmath=FAST, error_model="numpy")(function)
+    return _compiled(function)
 
 
 def parallel(function: Callable[..., Any]) -> Any:
     """Compile a driver whose `prange` loops are shared out among the threads."""
-    return njit(cache=True, fastmath=FAST, error_model="numpy", parallel=True)(function)
+    return _compiled(function, parallel=True)
 
 
 def as_float32(array: Array, name: str) -> Array:

@@ -1,68 +1,309 @@
 """Depthwise convolution in Numba; the mathematics and its derivation are in `tinymnv1.ops.depthwise`.
 
-The innermost loop runs over channels, which are contiguous in NHWC, so the compiler turns it into vector
-instructions. Rows and columns of the kernel that fall outside the image are skipped: nothing is padded or copied.
+The 3x3 kernel, the only one in MobileNetV1, is written with explicit vectors of LANES channels (`simd.py`). A block of
+channels keeps its nine weights in registers, slides along a row and loads only the column that is new. Taps that fall
+outside the image count as zero vectors: nothing is padded or copied. Backward, one pass gives dx and dw: the same nine
+values of dy around a pixel are multiplied by the weights for dx, and by the pixel for dw.
+
+Kernels of other sizes take the plain loops at the end.
 """
 
 import numpy as np
 from numba import prange
 
 from tinymnv1.kernels.compile import CHUNKS, as_float32, parallel, serial
+from tinymnv1.kernels.simd import LANES, vadd, vfma, vload, vload_tail, vmul, vstore, vstore_tail, vzero
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
 
 
 @serial
-def _forward_row(x, w, y, n, oh, stride, top, left):  # type: ignore[no-untyped-def]
-    """One output row: y[n, oh]."""
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    for ow in range(y.shape[2]):
-        for c in range(channels):
-            y[n, oh, ow, c] = 0
-        for i in range(w.shape[0]):
-            h = oh * stride + i - top
-            if h < 0 or h >= height:
-                continue
-            for j in range(w.shape[1]):
-                v = ow * stride + j - left
-                if v < 0 or v >= width:
-                    continue
-                for c in range(channels):
-                    y[n, oh, ow, c] += x[n, h, v, c] * w[i, j, c]
+def _load(a, i, n):
+    """LANES channels from index i on; n is None, or the number of them that exist at the end of the channels.
 
-
-@parallel
-def _forward(x, w, y, stride, top, left):  # type: ignore[no-untyped-def]
-    rows = y.shape[1]
-    for r in prange(y.shape[0] * rows):
-        _forward_row(x, w, y, r // rows, r % rows, stride, top, left)
+    Numba compiles a function anew for each type of its arguments, and None is a type: there are two versions of
+    everything below, and the one for whole vectors has no test in it.
+    """
+    if n is None:
+        return vload(a, i)
+    return vload_tail(a, i, n)
 
 
 @serial
-def _backward_image(dy, x, w, dx, dw, n, stride, top, left):  # type: ignore[no-untyped-def]
-    """dx[n], and this image's share of dw, in one pass over dy[n]."""
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    for oh in range(dy.shape[1]):
-        for ow in range(dy.shape[2]):
-            for i in range(w.shape[0]):
-                h = oh * stride + i - top
-                if h < 0 or h >= height:
-                    continue
-                for j in range(w.shape[1]):
-                    v = ow * stride + j - left
-                    if v < 0 or v >= width:
-                        continue
-                    for c in range(channels):
-                        dx[n, h, v, c] += w[i, j, c] * dy[n, oh, ow, c]
-                        dw[i, j, c] += x[n, h, v, c] * dy[n, oh, ow, c]
+def _store(a, i, v, n):
+    if n is None:
+        vstore(a, i, v)
+    else:
+        vstore_tail(a, i, v, n)
+
+
+@serial
+def _weight(w, i, inside, n):
+    """A tap's weights, or zeros if its row lies outside the image. That row is then read from inside, and not used."""
+    return _load(w, i, n) if inside else vzero()
+
+
+@serial
+def _pixel(a, row, column, width, channels, n):
+    """A block of channels of one pixel, zero to the left and right of the image. row: index of the row's first one."""
+    if column < 0 or column >= width:
+        return vzero()
+    return _load(a, row + column * channels, n)
+
+
+@serial
+def _row_start(n, row, rows, row_size):
+    """Index of the first number of row `row` of image n; of the nearest row if the image has no such row."""
+    return (n * rows + min(max(row, 0), rows - 1)) * row_size
+
+
+@serial
+def _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, k):
+    """Output row y[n, oh] of a 3x3 kernel, channels from c on. x, w and y are flat; k as n in `_load`."""
+    first = oh * stride - top
+    in0, in1, in2 = 0 <= first < height, 0 <= first + 1 < height, 0 <= first + 2 < height
+    row0 = _row_start(n, first, height, width * channels) + c
+    row1 = _row_start(n, first + 1, height, width * channels) + c
+    row2 = _row_start(n, first + 2, height, width * channels) + c
+    w00, w01 = _weight(w, c, in0, k), _weight(w, channels + c, in0, k)
+    w02, w10 = _weight(w, 2 * channels + c, in0, k), _weight(w, 3 * channels + c, in1, k)
+    w11, w12 = _weight(w, 4 * channels + c, in1, k), _weight(w, 5 * channels + c, in1, k)
+    w20, w21 = _weight(w, 6 * channels + c, in2, k), _weight(w, 7 * channels + c, in2, k)
+    w22 = _weight(w, 8 * channels + c, in2, k)
+    # Columns of the window: a on the left, b in the middle, d on the right. Before a step at stride 1, b and d are what
+    # become a and b; at stride 2, d becomes a.
+    a0, a1, a2 = vzero(), vzero(), vzero()
+    b0 = _pixel(x, row0, -left, width, channels, k)
+    b1 = _pixel(x, row1, -left, width, channels, k)
+    b2 = _pixel(x, row2, -left, width, channels, k)
+    if stride == 1:
+        d0 = _pixel(x, row0, 1 - left, width, channels, k)
+        d1 = _pixel(x, row1, 1 - left, width, channels, k)
+        d2 = _pixel(x, row2, 1 - left, width, channels, k)
+    else:
+        d0, d1, d2 = b0, b1, b2
+    place = (n * out_h + oh) * out_w * channels + c
+    for ow in range(out_w):
+        v = ow * stride - left
+        if stride == 1:
+            a0, a1, a2, b0, b1, b2 = b0, b1, b2, d0, d1, d2
+        else:
+            if stride == 2:
+                a0, a1, a2 = d0, d1, d2
+            else:
+                a0 = _pixel(x, row0, v, width, channels, k)
+                a1 = _pixel(x, row1, v, width, channels, k)
+                a2 = _pixel(x, row2, v, width, channels, k)
+            b0 = _pixel(x, row0, v + 1, width, channels, k)
+            b1 = _pixel(x, row1, v + 1, width, channels, k)
+            b2 = _pixel(x, row2, v + 1, width, channels, k)
+        d0 = _pixel(x, row0, v + 2, width, channels, k)
+        d1 = _pixel(x, row1, v + 2, width, channels, k)
+        d2 = _pixel(x, row2, v + 2, width, channels, k)
+        # Three independent chains: a fused multiply-add takes four cycles, and a chain must wait for each.
+        s0 = vfma(d0, w02, vfma(b0, w01, vmul(a0, w00)))
+        s1 = vfma(d1, w12, vfma(b1, w11, vmul(a1, w10)))
+        s2 = vfma(d2, w22, vfma(b2, w21, vmul(a2, w20)))
+        _store(y, place, vadd(s0, vadd(s1, s2)), k)
+        place += channels
 
 
 @parallel
-def _backward(dy, x, w, dx, partial_dw, stride, top, left):  # type: ignore[no-untyped-def]
-    n_images, chunks = x.shape[0], partial_dw.shape[0]
+def _forward3(x, w, y, images, height, width, channels, out_h, out_w, stride, top, left):
+    whole = channels // LANES * LANES
+    for r in prange(images * out_h):
+        n, oh = r // out_h, r % out_h
+        for c in range(0, whole, LANES):
+            _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, None)
+        if whole < channels:
+            k = channels - whole
+            _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, whole, k)
+
+
+@serial
+def _add_to(a, i, v, n):
+    """a[i : i + n] += v."""
+    _store(a, i, vadd(_load(a, i, n), v), n)
+
+
+@serial
+def _backward_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, top, left, c, k):
+    """Stride 1: dx[n, h] for channels from c on, and this row's share of dw (flat, from index idw on); k as in `_load`.
+
+    Pixel (h, v) was met by tap (i, j) of output (h + top - i, v + left - j), so dx sums w[i, j] dy there over the nine
+    taps, and dw[i, j] collects x[h, v] dy there.
+    """
+    in0, in1, in2 = 0 <= h + top < out_h, 0 <= h + top - 1 < out_h, 0 <= h + top - 2 < out_h
+    row0 = _row_start(n, h + top, out_h, out_w * channels) + c  # what tap row 0 met
+    row1 = _row_start(n, h + top - 1, out_h, out_w * channels) + c
+    row2 = _row_start(n, h + top - 2, out_h, out_w * channels) + c
+    w00, w01 = _weight(w, c, in0, k), _weight(w, channels + c, in0, k)
+    w02, w10 = _weight(w, 2 * channels + c, in0, k), _weight(w, 3 * channels + c, in1, k)
+    w11, w12 = _weight(w, 4 * channels + c, in1, k), _weight(w, 5 * channels + c, in1, k)
+    w20, w21 = _weight(w, 6 * channels + c, in2, k), _weight(w, 7 * channels + c, in2, k)
+    w22 = _weight(w, 8 * channels + c, in2, k)
+    g00, g01, g02 = vzero(), vzero(), vzero()
+    g10, g11, g12 = vzero(), vzero(), vzero()
+    g20, g21, g22 = vzero(), vzero(), vzero()
+    # Columns of dy: a for tap column 2, b for 1, d for 0.
+    a0, a1, a2 = vzero(), vzero(), vzero()
+    b0 = _pixel(dy, row0, left - 2, out_w, channels, k)
+    b1 = _pixel(dy, row1, left - 2, out_w, channels, k)
+    b2 = _pixel(dy, row2, left - 2, out_w, channels, k)
+    d0 = _pixel(dy, row0, left - 1, out_w, channels, k)
+    d1 = _pixel(dy, row1, left - 1, out_w, channels, k)
+    d2 = _pixel(dy, row2, left - 1, out_w, channels, k)
+    place = (n * height + h) * width * channels + c
+    for v in range(width):
+        a0, a1, a2, b0, b1, b2 = b0, b1, b2, d0, d1, d2
+        d0 = _pixel(dy, row0, v + left, out_w, channels, k)
+        d1 = _pixel(dy, row1, v + left, out_w, channels, k)
+        d2 = _pixel(dy, row2, v + left, out_w, channels, k)
+        s0 = vfma(d0, w00, vfma(b0, w01, vmul(a0, w02)))
+        s1 = vfma(d1, w10, vfma(b1, w11, vmul(a1, w12)))
+        s2 = vfma(d2, w20, vfma(b2, w21, vmul(a2, w22)))
+        _store(dx, place, vadd(s0, vadd(s1, s2)), k)
+        xv = _load(x, place, k)
+        g00, g01, g02 = vfma(xv, d0, g00), vfma(xv, b0, g01), vfma(xv, a0, g02)
+        g10, g11, g12 = vfma(xv, d1, g10), vfma(xv, b1, g11), vfma(xv, a1, g12)
+        g20, g21, g22 = vfma(xv, d2, g20), vfma(xv, b2, g21), vfma(xv, a2, g22)
+        place += channels
+    idw += c
+    if in0:
+        _add_to(dw, idw, g00, k)
+        _add_to(dw, idw + channels, g01, k)
+        _add_to(dw, idw + 2 * channels, g02, k)
+    if in1:
+        _add_to(dw, idw + 3 * channels, g10, k)
+        _add_to(dw, idw + 4 * channels, g11, k)
+        _add_to(dw, idw + 5 * channels, g12, k)
+    if in2:
+        _add_to(dw, idw + 6 * channels, g20, k)
+        _add_to(dw, idw + 7 * channels, g21, k)
+        _add_to(dw, idw + 8 * channels, g22, k)
+
+
+@serial
+def _strided_tap(x, dx, row, column, width, channels, d, weight, g, k):
+    """One tap of one output: dx[row, column] += weight * d; returns g + x[row, column] * d. Nothing outside."""
+    if column < 0 or column >= width:
+        return g
+    place = row + column * channels
+    _store(dx, place, vfma(weight, d, _load(dx, place, k)), k)
+    return vfma(_load(x, place, k), d, g)
+
+
+@serial
+def _backward_strided_row3(
+    dy, x, w, dx, dw, idw, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, k
+):
+    """Stride 2 and more: what output row oh adds to dx[n] and to dw, for channels from c on; k as in `_load`."""
+    place = (n * out_h + oh) * out_w * channels + c
+    for i in range(3):
+        h = oh * stride - top + i
+        if h < 0 or h >= height:
+            continue
+        row = _row_start(n, h, height, width * channels) + c
+        iw = 3 * i * channels + c
+        w0, w1, w2 = _load(w, iw, k), _load(w, iw + channels, k), _load(w, iw + 2 * channels, k)
+        g0, g1, g2 = vzero(), vzero(), vzero()
+        for ow in range(out_w):
+            v = ow * stride - left
+            d = _load(dy, place + ow * channels, k)
+            g0 = _strided_tap(x, dx, row, v, width, channels, d, w0, g0, k)
+            g1 = _strided_tap(x, dx, row, v + 1, width, channels, d, w1, g1, k)
+            g2 = _strided_tap(x, dx, row, v + 2, width, channels, d, w2, g2, k)
+        _add_to(dw, idw + iw, g0, k)
+        _add_to(dw, idw + iw + channels, g1, k)
+        _add_to(dw, idw + iw + 2 * channels, g2, k)
+
+
+@serial
+def _backward_block(dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, stride, top, left, c, k):
+    """One row and one block of channels, for any stride."""
+    if stride == 1:
+        _backward_row3(dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, top, left, c, k)
+    else:
+        _backward_strided_row3(
+            dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, stride, top, left, c, k
+        )
+
+
+@parallel
+def _backward3(dy, x, w, dx, dw, chunks, groups, images, height, width, channels, out_h, out_w, stride, top, left):
+    """A unit of work is a chunk of the images, and one of `groups` equal shares of the channel blocks.
+
+    dw: (chunks, 3, 3, C), flat: each chunk has its own sum.  dx: zeros if stride > 1.
+    """
+    blocks = (channels + LANES - 1) // LANES
+    for unit in prange(chunks * groups):
+        chunk, group = unit // groups, unit % groups
+        idw = chunk * 9 * channels
+        for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
+            for r in range(height if stride == 1 else out_h):
+                for block in range(group * blocks // groups, (group + 1) * blocks // groups):
+                    c = block * LANES
+                    k = channels - c
+                    if k >= LANES:
+                        _backward_block(
+                            dy,
+                            x,
+                            w,
+                            dx,
+                            dw,
+                            idw,
+                            n,
+                            r,
+                            height,
+                            width,
+                            channels,
+                            out_h,
+                            out_w,
+                            stride,
+                            top,
+                            left,
+                            c,
+                            None,
+                        )
+                    else:
+                        _backward_block(
+                            dy, x, w, dx, dw, idw, n, r, height, width, channels, out_h, out_w, stride, top, left, c, k
+                        )
+
+
+@parallel
+def _forward_any(x, w, y, stride, top, left):
+    """Any kernel size: the formula, with the channels innermost."""
+    rows, height, width = y.shape[1], x.shape[1], x.shape[2]
+    for r in prange(y.shape[0] * rows):
+        n, oh = r // rows, r % rows
+        for ow in range(y.shape[2]):
+            y[n, oh, ow, :] = 0
+            for i in range(w.shape[0]):
+                h = oh * stride + i - top
+                for j in range(w.shape[1]):
+                    v = ow * stride + j - left
+                    if 0 <= h < height and 0 <= v < width:
+                        for c in range(y.shape[3]):
+                            y[n, oh, ow, c] += x[n, h, v, c] * w[i, j, c]
+
+
+@parallel
+def _backward_any(dy, x, w, dx, dw, stride, top, left):
+    """Any kernel size. dw: (chunks, KH, KW, C); dx: zeros."""
+    images, height, width, chunks = x.shape[0], x.shape[1], x.shape[2], dw.shape[0]
     for chunk in prange(chunks):
-        for n in range(chunk * n_images // chunks, (chunk + 1) * n_images // chunks):
-            _backward_image(dy, x, w, dx, partial_dw[chunk], n, stride, top, left)
+        for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
+            for oh in range(dy.shape[1]):
+                for ow in range(dy.shape[2]):
+                    for i in range(w.shape[0]):
+                        h = oh * stride + i - top
+                        for j in range(w.shape[1]):
+                            v = ow * stride + j - left
+                            if 0 <= h < height and 0 <= v < width:
+                                for c in range(x.shape[3]):
+                                    dx[n, h, v, c] += w[i, j, c] * dy[n, oh, ow, c]
+                                    dw[chunk, i, j, c] += x[n, h, v, c] * dy[n, oh, ow, c]
 
 
 def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symmetric") -> tuple[Array, Cache]:
@@ -72,16 +313,27 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
     out_h, top, _ = span(x.shape[1], w.shape[0], stride, padding)
     out_w, left, _ = span(x.shape[2], w.shape[1], stride, padding)
     y = np.empty((x.shape[0], out_h, out_w, x.shape[3]), np.float32)
-    _forward(x, w, y, stride, top, left)
+    if w.shape[:2] == (3, 3):
+        _forward3(x.reshape(-1), w.reshape(-1), y.reshape(-1), *x.shape, out_h, out_w, stride, top, left)
+    else:
+        _forward_any(x, w, y, stride, top, left)
     return y, (x, w, stride, padding)
 
 
 def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """As `tinymnv1.ops.depthwise_backward`: dy (N, OH, OW, C) -> dx (N, H, W, C), dw (KH, KW, C)."""
     x, w, stride, padding = cache
+    dy = as_float32(dy, "dy")
     _, top, _ = span(x.shape[1], w.shape[0], stride, padding)
     _, left, _ = span(x.shape[2], w.shape[1], stride, padding)
-    dx = np.zeros_like(x)
-    partial_dw = np.zeros((min(CHUNKS, x.shape[0]), *w.shape), np.float32)
-    _backward(as_float32(dy, "dy"), x, w, dx, partial_dw, stride, top, left)
+    chunks = min(CHUNKS, x.shape[0])
+    partial_dw = np.zeros((chunks, *w.shape), np.float32)
+    if w.shape[:2] == (3, 3):
+        dx = np.empty_like(x) if stride == 1 else np.zeros_like(x)
+        groups = min(-(-x.shape[3] // LANES), CHUNKS // chunks)  # few images: share the channels out as well
+        flat = (a.reshape(-1) for a in (dy, x, w, dx, partial_dw))
+        _backward3(*flat, chunks, groups, *x.shape, *dy.shape[1:3], stride, top, left)
+    else:
+        dx = np.zeros_like(x)
+        _backward_any(dy, x, w, dx, partial_dw, stride, top, left)
     return dx, partial_dw.sum(axis=0)

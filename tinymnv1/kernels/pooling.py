@@ -9,7 +9,7 @@ from tinymnv1.ops.window import Array, require_images
 
 
 @parallel
-def _avg_forward(x, y, size, stride):  # type: ignore[no-untyped-def]
+def _avg_forward(x, y, size, stride):
     share = np.float32(1) / np.float32(size * size)
     for n in prange(y.shape[0]):
         for oh in range(y.shape[1]):
@@ -23,7 +23,7 @@ def _avg_forward(x, y, size, stride):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _avg_backward(dy, dx, size, stride):  # type: ignore[no-untyped-def]
+def _avg_backward(dy, dx, size, stride):
     share = np.float32(1) / np.float32(size * size)
     for n in prange(dy.shape[0]):
         for oh in range(dy.shape[1]):
@@ -35,7 +35,7 @@ def _avg_backward(dy, dx, size, stride):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _max_forward(x, y, winner, size, stride):  # type: ignore[no-untyped-def]
+def _max_forward(x, y, winner, size, stride):
     for n in prange(y.shape[0]):
         for oh in range(y.shape[1]):
             for ow in range(y.shape[2]):
@@ -50,7 +50,7 @@ def _max_forward(x, y, winner, size, stride):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _max_backward(dy, winner, dx, size, stride):  # type: ignore[no-untyped-def]
+def _max_backward(dy, winner, dx, size, stride):
     for n in prange(dy.shape[0]):
         for oh in range(dy.shape[1]):
             for ow in range(dy.shape[2]):
@@ -102,7 +102,7 @@ def global_avgpool_forward(x: Array) -> tuple[Array, tuple[int, ...]]:
 
 
 @parallel
-def _global_sum(x, y):  # type: ignore[no-untyped-def]
+def _global_sum(x, y):
     for n in prange(x.shape[0]):
         for m in range(x.shape[1]):
             for c in range(x.shape[2]):

@@ -14,7 +14,8 @@ from tinymnv1.ops.window import Array, crop, pad, require_images, span, tap
 Cache = tuple[Array, Array, int, str]
 
 
-def _check(x: Array, w: Array) -> None:
+def check_conv2d(x: Array, w: Array) -> None:
+    """Raise ConfigError unless x is (N, H, W, Cin) and w is (KH, KW, Cin, Cout)."""
     require_images(x, "conv2d")
     if w.ndim != 4 or w.shape[2] != x.shape[3]:
         raise ConfigError(f"conv2d: w must be (KH, KW, {x.shape[3]}, Cout) for x {x.shape}, got {w.shape}")
@@ -29,7 +30,7 @@ def conv2d_forward(x: Array, w: Array, stride: int = 1, padding: str = "symmetri
 
     One tap at a time: tap (i, j) multiplies the (N, OH, OW, Cin) grid it meets by its own Cin x Cout matrix.
     """
-    _check(x, w)
+    check_conv2d(x, w)
     kh, kw, _, cout = w.shape
     out_h, *pad_h = span(x.shape[1], kh, stride, padding)
     out_w, *pad_w = span(x.shape[2], kw, stride, padding)
@@ -75,7 +76,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
 
 def conv2d_forward_naive(x: Array, w: Array, stride: int = 1, padding: str = "symmetric") -> tuple[Array, Cache]:
     """`conv2d_forward` as seven nested loops: exactly the formula at the top of this file. To read, not to run fast."""
-    _check(x, w)
+    check_conv2d(x, w)
     n_images, height, width, cin = x.shape
     kh, kw, _, cout = w.shape
     out_h, top, _ = span(height, kh, stride, padding)

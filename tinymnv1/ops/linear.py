@@ -6,14 +6,19 @@ from tinymnv1.ops.window import Array
 Cache = tuple[Array, Array]
 
 
+def check_linear(x: Array, w: Array, b: Array) -> None:
+    """Raise ConfigError unless x is (N, Cin), w is (Cin, Cout) and b is (Cout,)."""
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[0] or b.shape != w.shape[1:]:
+        raise ConfigError(f"linear: x (N, Cin), w (Cin, Cout), b (Cout,) do not fit: {x.shape}, {w.shape}, {b.shape}")
+
+
 def linear_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
     """Multiply by a matrix and add a bias.
 
     x: (N, Cin), float32 or float64.  w: (Cin, Cout).  b: (Cout,).
     Returns y: (N, Cout) and the cache for `linear_backward`. Raises ConfigError on shapes that do not fit.
     """
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[0] or b.shape != w.shape[1:]:
-        raise ConfigError(f"linear: x (N, Cin), w (Cin, Cout), b (Cout,) do not fit: {x.shape}, {w.shape}, {b.shape}")
+    check_linear(x, w, b)
     return x @ w + b, (x, w)
 
 

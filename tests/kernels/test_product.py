@@ -1,0 +1,110 @@
+"""Vectors and register tiles: every size of tail, and nothing read or written outside the arrays.
+
+Also run with other vector widths (TINYMNV1_SIMD) and without the compiler (NUMBA_DISABLE_JIT), where the NumPy twins
+assert that no vector lies outside its array.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numeric import relative_error
+
+from tinymnv1.errors import ConfigError
+from tinymnv1.kernels import simd
+from tinymnv1.kernels.product import multiply, multiply_transposed
+
+JIT = not numba.config.DISABLE_JIT
+TOLERANCE = 3e-6
+
+
+def numbers(shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=60 if JIT else 8, deadline=None)
+@given(
+    rows=st.integers(1, 90 if JIT else 20),
+    depth=st.integers(1, 70 if JIT else 12),
+    columns=st.integers(1, 100 if JIT else 20),
+)
+def test_products_of_any_size(rows, depth, columns):
+    x, w, dy = numbers((rows, depth), 1), numbers((depth, columns), 2), numbers((rows, columns), 3)
+    exact = [a.astype(np.float64) for a in (x, w, dy)]
+    assert relative_error(multiply(x, w).astype(np.float64), exact[0] @ exact[1]) <= TOLERANCE
+    assert relative_error(multiply(dy, w.T).astype(np.float64), exact[2] @ exact[1].T) <= TOLERANCE
+    assert relative_error(multiply_transposed(x, dy).astype(np.float64), exact[0].T @ exact[2]) <= TOLERANCE
+
+
+@pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(5000, 8, 16), (1000, 256, 512), (33, 1024, 1000)])
+def test_the_networks_shapes(rows, depth, columns):
+    """Large enough that the work is cut into blocks, chunks and groups of panels."""
+    test_products_of_any_size.hypothesis.inner_test(rows, depth, columns)
+
+
+def test_tails_touch_nothing_beyond_their_columns():
+    """y is the middle of a larger array whose other numbers must stay."""
+    tile = simd.product_tile(2, simd.TILE_VECTORS, transposed=False)
+
+    @numba.njit
+    def run(a, b, y, n):
+        tile(a, 0, 3, 3, b, 0, simd.PANEL, y, 0, 40, n)
+
+    a, b = numbers(6, 1), numbers(3 * simd.PANEL, 2)
+    for n in range(1, simd.PANEL):
+        y = np.full(80, 7, np.float32)
+        run(a, b, y, n)
+        expected = np.full((2, 40), 7, np.float32)
+        expected[:, :n] = (a.reshape(2, 3) @ b.reshape(3, -1))[:, :n]
+        np.testing.assert_allclose(y.reshape(2, 40), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_vectors_are_what_they_say():
+    lanes = simd.LANES
+
+    @numba.njit
+    def run(x, y, n):
+        a, b = simd.vload(x, 1), simd.vload_tail(x, 2, n)
+        simd.vstore(y, 0, simd.vfma(a, b, simd.vadd(a, simd.vmul(b, b))))
+        simd.vstore_tail(y, lanes, a, n)
+        simd.vstore(y, 2 * lanes, simd.vzero())
+
+    x = numbers(2 * lanes + 2, 0)
+    for n in (0, 1, lanes - 1, lanes):
+        y = np.full(3 * lanes, 9, np.float32)
+        run(x, y, n)
+        a, b = x[1 : 1 + lanes], np.where(np.arange(lanes) < n, x[2 : 2 + lanes], 0)
+        np.testing.assert_allclose(y[:lanes], a * b + (a + b * b), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(y[lanes : 2 * lanes], np.where(np.arange(lanes) < n, a, 9))
+        assert not y[2 * lanes :].any()
+
+
+@pytest.mark.skipif(not JIT or "TINYMNV1_SIMD" in os.environ, reason="this is the run that the test below starts")
+@pytest.mark.parametrize("name", ["avx2", "neon"])
+def test_other_vector_widths(name):
+    """The kernels' tests again, with vectors that this machine would not choose."""
+    if simd.host_simd() == name or (simd.host_simd() == "neon" and name == "avx2"):
+        pytest.skip(f"{name} is this machine's own, or too wide for it")
+    environment = os.environ | {"TINYMNV1_SIMD": name}
+    command = [sys.executable, "-m", "pytest", str(Path(__file__).parent)]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_an_unknown_vector_set_is_refused():
+    result = subprocess.run(
+        [sys.executable, "-c", "import tinymnv1.kernels"],
+        env=os.environ | {"TINYMNV1_SIMD": "mmx"},
+        capture_output=True,
+        text=True,
+    )
+    assert ConfigError.__name__ in result.stderr
+    assert "avx512, avx2, neon" in result.stderr

@@ -1,0 +1,51 @@
+"""Explicit SIMD: vectors of float32 that stay in registers, and the register-tiled product built from them.
+
+LLVM's own vectoriser does not keep a tile of a matrix product in registers; plain loops reach a quarter of the
+machine's speed. Here each vector operation is written out: what looks like a function call is one machine instruction.
+
+    v = vload(x, i)                       LANES floats from the flat array x, from index i on
+    v = vload_tail(x, i, n)               only the first n of them; the rest are zero and are not touched
+    vstore(x, i, v)  vstore_tail(x, i, v, n)
+    vzero()  vadd(a, b)  vmul(a, b)  vfma(a, b, c) = a * b + c
+
+Arrays are flat and float32, and indices are not checked: an index outside the array reads or writes foreign memory.
+
+The width follows the host: 16 lanes and 32 registers with AVX-512, 8 and 16 with AVX2, 4 and 32 with NEON.
+`TINYMNV1_SIMD=avx512|avx2|neon` forces one. With NUMBA_DISABLE_JIT=1 the same names are plain NumPy, for a debugger.
+"""
+
+import os
+
+from llvmlite import binding
+from numba import config
+
+from tinymnv1.errors import ConfigError
+
+# name -> lanes of a vector, rows and vectors of the product's register tile (rows * vectors + vectors + 1 registers)
+TILES = {"avx512": (16, 14, 2), "avx2": (8, 6, 2), "neon": (4, 8, 3)}
+
+
+def host_simd() -> str:
+    """What this machine's processor has; "neon", four lanes, is the narrowest and runs anywhere."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return "avx512"
+    return "avx2" if features.get("avx2") and features.get("fma") else "neon"
+
+
+SIMD = os.environ.get("TINYMNV1_SIMD") or host_simd()
+if SIMD not in TILES:
+    raise ConfigError(f"TINYMNV1_SIMD must be one of {', '.join(TILES)}, got {SIMD!r}")
+LANES, TILE_ROWS, TILE_VECTORS = TILES[SIMD]
+PANEL = LANES * TILE_VECTORS
+"""Columns of the product that a register tile covers."""
+
+if config.DISABLE_JIT:
+    from tinymnv1.kernels.simd_numpy import make_vectors
+else:
+    from tinymnv1.kernels.simd_llvm import make_vectors
+
+_vectors = make_vectors(LANES)
+vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
+vzero, vadd, vmul, vfma = _vectors.vzero, _vectors.vadd, _vectors.vmul, _vectors.vfma
+product_tile = _vectors.product_tile

@@ -1,0 +1,232 @@
+"""The vectors of `simd.py` as LLVM instructions, written with Numba's `intrinsic`.
+
+An intrinsic gives Numba two things: the types of a call, and a function that emits LLVM code for it. Pointers are made
+with `gep` on the array's data, never with `A[i]`: Numba's handling of negative indices would cost a comparison for each
+access, and makes LLVM spill the tile to the stack.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+FLOAT, BIT, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
+INDEX = types.intp
+ALIGN = 4  # bytes: rows of an image need not begin on a vector's boundary
+
+
+class VectorType(types.Type):
+    """Numba's type of a vector of float32 in a register."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(f"float32x{lanes}")
+
+
+@register_model(VectorType)
+class VectorModel(models.PrimitiveModel):
+    """How Numba keeps a VectorType: as LLVM's own vector."""
+
+    def __init__(self, manager: Any, numba_type: VectorType) -> None:
+        super().__init__(manager, numba_type, ir.VectorType(FLOAT, numba_type.lanes))
+
+
+class Emitter:
+    """Emits LLVM instructions on vectors of one width through an IRBuilder `b`."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.vector = ir.VectorType(FLOAT, lanes)
+        self.integers = ir.VectorType(INT32, lanes)
+        self.mask_type = ir.VectorType(BIT, lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+
+    def pointer(self, context: Any, b: Any, array_type: Any, array: Any, index: Any) -> Any:
+        """Address of element `index` of a flat array."""
+        return b.gep(context.make_array(array_type)(context, b, array).data, [index])
+
+    def _as_vector(self, b: Any, pointer: Any) -> Any:
+        return b.bitcast(pointer, self.vector.as_pointer())
+
+    def load(self, b: Any, pointer: Any) -> Any:
+        return b.load(self._as_vector(b, pointer), align=ALIGN)
+
+    def store(self, b: Any, value: Any, pointer: Any) -> None:
+        b.store(value, self._as_vector(b, pointer), align=ALIGN)
+
+    def first(self, b: Any, count: Any) -> Any:
+        """The mask of the first `count` lanes (none if count <= 0)."""
+        lane = ir.Constant(self.integers, list(range(self.lanes)))
+        return b.icmp_signed("<", lane, self._broadcast(b, b.trunc(count, INT32), self.integers))
+
+    def load_masked(self, b: Any, pointer: Any, mask: Any) -> Any:
+        pointer = self._as_vector(b, pointer)
+        kind = ir.FunctionType(self.vector, [pointer.type, INT32, self.mask_type, self.vector])
+        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.masked.load.v{self.lanes}f32.p0")
+        return b.call(function, [pointer, INT32(ALIGN), mask, self.zero])
+
+    def store_masked(self, b: Any, value: Any, pointer: Any, mask: Any) -> None:
+        pointer = self._as_vector(b, pointer)
+        kind = ir.FunctionType(ir.VoidType(), [self.vector, pointer.type, INT32, self.mask_type])
+        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.masked.store.v{self.lanes}f32.p0")
+        b.call(function, [value, pointer, INT32(ALIGN), mask])
+
+    def splat(self, b: Any, scalar: Any) -> Any:
+        return self._broadcast(b, scalar, self.vector)
+
+    def _broadcast(self, b: Any, scalar: Any, kind: Any) -> Any:
+        undefined = ir.Constant(kind, ir.Undefined)
+        all_first = ir.Constant(self.integers, [0] * self.lanes)
+        return b.shuffle_vector(b.insert_element(undefined, scalar, INT32(0)), undefined, all_first)
+
+    def fma(self, b: Any, x: Any, y: Any, z: Any) -> Any:
+        """x * y + z, rounded once. Declared by hand: llvmlite's `declare_intrinsic` refuses vectors."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{self.lanes}f32"), [x, y, z])
+
+
+def make_vectors(lanes: int) -> SimpleNamespace:
+    """The operations of `simd.py` on vectors of `lanes` floats."""
+    emit = Emitter(lanes)
+    vector = VectorType(lanes)
+
+    @intrinsic
+    def vload(typing: Any, a: Any, i: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            return emit.load(b, emit.pointer(context, b, signature.args[0], *args))
+
+        return vector(a, INDEX), code
+
+    @intrinsic
+    def vload_tail(typing: Any, a: Any, i: Any, n: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            pointer = emit.pointer(context, b, signature.args[0], *args[:2])
+            return emit.load_masked(b, pointer, emit.first(b, args[2]))
+
+        return vector(a, INDEX, INDEX), code
+
+    @intrinsic
+    def vstore(typing: Any, a: Any, i: Any, v: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            emit.store(b, args[2], emit.pointer(context, b, signature.args[0], *args[:2]))
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX, vector), code
+
+    @intrinsic
+    def vstore_tail(typing: Any, a: Any, i: Any, v: Any, n: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            pointer = emit.pointer(context, b, signature.args[0], *args[:2])
+            emit.store_masked(b, args[2], pointer, emit.first(b, args[3]))
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX, vector, INDEX), code
+
+    @intrinsic
+    def vzero(typing: Any) -> Any:
+        return vector(), lambda context, b, signature, args: emit.zero
+
+    @intrinsic
+    def vadd(typing: Any, x: Any, y: Any) -> Any:
+        return vector(vector, vector), lambda context, b, signature, args: b.fadd(*args)
+
+    @intrinsic
+    def vmul(typing: Any, x: Any, y: Any) -> Any:
+        return vector(vector, vector), lambda context, b, signature, args: b.fmul(*args)
+
+    @intrinsic
+    def vfma(typing: Any, x: Any, y: Any, z: Any) -> Any:
+        return vector(vector, vector, vector), lambda context, b, signature, args: emit.fma(b, *args)
+
+    def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
+        return _product_tile(emit, rows, vectors, transposed)
+
+    operations = (vload, vload_tail, vstore, vstore_tail, vzero, vadd, vmul, vfma, product_tile)
+    names = ("vload", "vload_tail", "vstore", "vstore_tail", "vzero", "vadd", "vmul", "vfma", "product_tile")
+    return SimpleNamespace(**dict(zip(names, operations, strict=True)))
+
+
+def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> Any:
+    """One register tile of a matrix product: `rows` rows by vectors * lanes columns of y.
+
+    tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, n), all arrays flat, ia, ib and iy the index of the tile's corner:
+
+        transposed=False:  y[r, j]  = sum over k of  a[r, k] * b[k, j]      depth = number of k, at least 1
+        transposed=True:   y[r, j] += sum over k of  a[k, r] * b[k, j]
+
+    ld... is the distance between rows. n is None, or the number of columns, if fewer: then only those are touched.
+
+    The accumulators are phi nodes of the loop over k: LLVM keeps a value that lives from one round of a loop to the
+    next in a register, as long as there are enough. One round loads `vectors` vectors of b, and for each row spreads
+    one number of a over a vector and does `vectors` fused multiply-adds.
+    """
+
+    @intrinsic
+    def tile(
+        typing: Any, a: Any, ia: Any, lda: Any, depth: Any, b: Any, ib: Any, ldb: Any, y: Any, iy: Any, ldy: Any, n: Any
+    ) -> Any:
+        tail = not isinstance(n, types.NoneType)  # Numba compiles a function anew for each type: this one, too
+        signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX, INDEX if tail else n)
+        return signature, _tile_code(emit, rows, vectors, transposed, tail)
+
+    return tile
+
+
+def _tile_code(
+    emit: Emitter, rows: int, vectors: int, transposed: bool, tail: bool
+) -> Callable[[Any, Any, Any, Any], Any]:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, ia, lda, depth, b, ib, ldb, y, iy, ldy, n = args
+        place = [INT64(emit.lanes * j) for j in range(vectors)]
+        a_start = emit.pointer(context, builder, signature.args[0], a, ia)
+        b_start = emit.pointer(context, builder, signature.args[4], b, ib)
+        y_start = emit.pointer(context, builder, signature.args[7], y, iy)
+        y_rows = [builder.gep(y_start, [builder.mul(ldy, INT64(r))]) for r in range(rows)]
+        a_rows = [INT64(r) if transposed else builder.mul(lda, INT64(r)) for r in range(rows)]
+        a_step = lda if transposed else INT64(1)
+        masks = [emit.first(builder, builder.sub(n, place[j])) for j in range(vectors)] if tail else []
+
+        def load(pointer: Any, j: int) -> Any:
+            pointer = builder.gep(pointer, [place[j]])
+            return emit.load_masked(builder, pointer, masks[j]) if tail else emit.load(builder, pointer)
+
+        start = [[load(y_rows[r], j) if transposed else emit.zero for j in range(vectors)] for r in range(rows)]
+
+        entry = builder.block
+        loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, a_k, b_k = builder.phi(INT64), builder.phi(a_start.type), builder.phi(b_start.type)
+        for phi, value in ((k, INT64(0)), (a_k, a_start), (b_k, b_start)):
+            phi.add_incoming(value, entry)
+        total = [[builder.phi(emit.vector) for _ in range(vectors)] for _ in range(rows)]
+        columns = [load(b_k, j) for j in range(vectors)]
+        new = []
+        for r in range(rows):
+            number = emit.splat(builder, builder.load(builder.gep(a_k, [a_rows[r]])))
+            new.append([emit.fma(builder, number, columns[j], total[r][j]) for j in range(vectors)])
+        k_next = builder.add(k, INT64(1))
+        k.add_incoming(k_next, loop)
+        a_k.add_incoming(builder.gep(a_k, [a_step]), loop)
+        b_k.add_incoming(builder.gep(b_k, [ldb]), loop)
+        for r in range(rows):
+            for j in range(vectors):
+                total[r][j].add_incoming(start[r][j], entry)
+                total[r][j].add_incoming(new[r][j], loop)
+        builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
+
+        builder.position_at_end(done)
+        for r in range(rows):
+            for j in range(vectors):
+                pointer = builder.gep(y_rows[r], [place[j]])
+                if tail:
+                    emit.store_masked(builder, new[r][j], pointer, masks[j])
+                else:
+                    emit.store(builder, new[r][j], pointer)
+        return context.get_dummy_value()
+
+    return code
