@@ -7,12 +7,15 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def relative_error(a: Array, b: Array) -> float:
-    """Largest difference beside the largest value: max|a - b| / max(|a|, |b|). Shapes must be equal."""
+def relative_error(a: Array, b: Array, scale: float = 0.0) -> float:
+    """Largest difference beside the largest value: max|a - b| / max(|a|, |b|, scale). Shapes must be equal.
+
+    scale: the size of the terms that were summed, where they may cancel: rounding is relative to them.
+    """
     assert np.shape(a) == np.shape(b), f"shapes differ: {np.shape(a)} and {np.shape(b)}"
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
-    scale = max(np.abs(a).max(), np.abs(b).max())
+    scale = max(np.abs(a).max(), np.abs(b).max(), scale)
     return float(np.abs(a - b).max() / scale) if scale > 0 else 0.0
 
 
