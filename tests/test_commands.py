@@ -109,16 +109,17 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         "--data-dir",
         str(pets),
         "--resolution",
-        "32",
+        "16",
         "--epochs",
-        "60",
+        "120",
         "--batch-size",
         "8",
     )
-    whole = command("train", *arguments, "--out", "whole", cwd=tmp_path)
+    one = ("--threads", "1")  # tiny steps: a second thread would mostly wait
+    whole = command("train", *arguments, *one, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     broken = subprocess.Popen(
-        [sys.executable, "-m", "tinymnv1.train", *arguments, "--out", "broken"],
+        [sys.executable, "-m", "tinymnv1.train", *arguments, *one, "--out", "broken"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -133,14 +134,14 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
     assert broken.returncode == 130
     assert "--resume broken" in stderr
     assert "Traceback" not in stderr
-    resumed = command("train", "--resume", "broken", cwd=tmp_path)
+    resumed = command("train", "--resume", "broken", *one, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
 
     def rows(name):
         lines = (tmp_path / name / "metrics.csv").read_text().splitlines()
         return [line.split(",")[:7] for line in lines]  # without the two columns of times
 
-    assert len(rows("whole")) == 61
+    assert len(rows("whole")) == 121
     assert rows("whole") == rows("broken")
 
 
@@ -221,6 +222,21 @@ def test_damaged_and_foreign_inputs(run, pets, tmp_path):
     one_line(command("summary", "--width", "-1", cwd=tmp_path), "width")
     one_line(command("summary", "--resolution", "0", cwd=tmp_path), "--resolution")
     assert not list(tmp_path.glob("*.png.*"))
+
+
+def test_a_damaged_data_file(tmp_path):
+    """The right names, the wrong bytes: refused before anything is trained or written."""
+    from tinymnv1.data import cifar10
+
+    folder = tmp_path / cifar10.FOLDER
+    folder.mkdir()
+    for name in cifar10.FILES:
+        (folder / name).write_bytes(bytes(cifar10.FILE_BYTES))
+    arguments = ("--data", "cifar10", "--data-dir", tmp_path, "--out", "run")
+    one_line(command("train", *arguments, cwd=tmp_path), "data_batch_1.bin", "damaged", "md5")
+    (folder / "data_batch_1.bin").write_bytes(bytes(1000))
+    one_line(command("train", *arguments, cwd=tmp_path), "data_batch_1.bin", "1,000 bytes")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_diverging_run_says_at_which_step(tmp_path):
