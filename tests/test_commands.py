@@ -217,6 +217,10 @@ def test_damaged_and_foreign_inputs(run, pets, tmp_path):
     one_line(command("predict", out, broken, cwd=tmp_path), "broken.png", "cannot be decoded")
     one_line(command("predict", out, tmp_path / "none.png", cwd=tmp_path), "none.png", "no such file")
     one_line(command("predict", out, image, "--picture", tmp_path / "no" / "x.png", cwd=tmp_path), "could not be")
+    one_line(command("predict", out, image, "--picture", image, cwd=tmp_path), "overwritten")
+    one_line(command("predict", out, tmp_path, cwd=tmp_path), "is a folder")
+    one_line(command("evaluate", out, "--picture", tmp_path / "x.abc", cwd=tmp_path), "only .png")
+    assert image.read_bytes()[:4] == b"\x89PNG"
     one_line(command("evaluate", out, "--data-dir", other, cwd=tmp_path), "dark, light", "a, b")
     one_line(command("evaluate", out, "--batch-size", "0", cwd=tmp_path), "--batch-size")
     one_line(command("summary", "--width", "-1", cwd=tmp_path), "width")

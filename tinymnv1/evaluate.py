@@ -1,6 +1,5 @@
 """Test a trained model again: `python -m tinymnv1.evaluate RUN`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,18 +23,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Run a trained model over the test images of the data set that it was trained on, or of another one with"
             " the same classes. Prints loss, accuracy and the accuracy of each class, and draws the confusion matrix."
         ),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's two")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="the best epoch's or the last one's (default: best)",
+    )
     parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
     parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")
-    parser.add_argument("--batch-size", type=int, default=128, help="images at a time")
+    parser.add_argument("--batch-size", type=int, default=128, help="images at a time (default: 128)")
     parser.add_argument("--picture", type=Path, default=None, help="file for the matrix (default: RUN/evaluation.png)")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {args.batch_size}")
     trained = load_trained(args.run, args.checkpoint)
+    picture = args.picture or trained.path.parent / "evaluation.png"
+    plots.check_picture(picture)
     config = trained.config
     data = args.data or config.data
     own_place = Path(config.data_dir) if config.data_dir and data == config.data else None
@@ -63,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for k, name in enumerate(dataset.classes):
         if count := matrix[k].sum():
             print(f"  {name:<{width}}  {100 * matrix[k, k] / count:6.2f} %  of {count:,}")
-    picture = args.picture or trained.path.parent / "evaluation.png"
     title = f"{trained.path.parent.name}: test accuracy {100 * result.accuracy:.2f} %"
     plots.save_figure(plots.confusion(matrix, dataset.classes, title), picture)
     print(f"confusion matrix: {picture}")

@@ -19,8 +19,17 @@ from tinymnv1.ops.window import Array
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
 
+def check_picture(path: Path) -> None:
+    """Raise ConfigError if a picture cannot go to `path`; called before the work, not after it."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{path}: the picture could not be written: only .png is")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: the picture could not be written: there is no folder {path.parent}")
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all. Raises ConfigError if the place cannot be written."""
+    check_picture(path)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=130)
     try:
@@ -29,9 +38,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise ConfigError(f"{path}: the picture could not be written ({error.strerror})") from error
 
 
+def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The epoch with the best test accuracy; the latest of equals."""
+    return max(history, key=lambda row: (row["test_accuracy"], row["epoch"]))
+
+
 def curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     """Loss, accuracy and learning rate against the epoch. history: the rows of metrics.csv."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     figure.suptitle(title)
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
@@ -39,26 +53,20 @@ def curves(history: Sequence[dict[str, float]], title: str) -> Figure:
         train, test = ([scale * row[f"{part}_{key}"] for row in history] for part in ("train", "test"))
         axes.plot(epochs, train, "o--", color=BLUE, label="training (during the epoch)", markersize=4)
         axes.plot(epochs, test, "s-", color=VERMILLION, label="test", markersize=4)
-        axes.legend()
     loss.set_ylabel("cross-entropy (nats)")
-    loss.set_ylim(bottom=0)
+    loss.set_ylim(0, 1.08 * max(max(row["train_loss"], row["test_loss"]) for row in history))
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     accuracy.set_ylabel("accuracy (%)")
-    best = max(history, key=lambda row: row["test_accuracy"])
-    accuracy.annotate(
-        f"best {100 * best['test_accuracy']:.2f} %",
-        (best["epoch"], 100 * best["test_accuracy"]),
-        xytext=(0, -14),
-        textcoords="offset points",
-        ha="right" if best["epoch"] > (epochs[0] + epochs[-1]) / 2 else "left",
-        va="top",
-        color=VERMILLION,
-    )
+    accuracy.set_ylim(0, 102)
+    best = best_row(history)
+    accuracy.set_title(f"best on test: {100 * best['test_accuracy']:.2f} % (epoch {best['epoch']:g})", fontsize=10)
     rate.plot(epochs, [row["lr"] for row in history], "^-", color=GREEN, markersize=4)
     rate.set_ylabel("learning rate at the epoch's end")
-    rate.set_ylim(bottom=0)
+    rate.set_ylim(0, 1.08 * max(row["lr"] for row in history) or 1)
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     return figure
 
@@ -115,7 +123,7 @@ def predictions(images: Array, labels: Array, probabilities: Array, classes: Seq
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     figure.suptitle(title)
     parts = np.asarray(figure.subfigures(2, 1))
-    names = ("Picked at random", f"Most confident of {len(wrong):,} mistakes in {len(labels):,} test images")
+    names = ("Picked at random", f"Mistakes: {len(wrong):,} of {len(labels):,} test images, the most confident first")
     for part, name, chosen in zip(parts, names, (sample, mistakes), strict=True):
         part.suptitle(name, fontsize=10)
         grid = part.subplots(2, columns).ravel()

@@ -1,6 +1,5 @@
 """Classify your own images: `python -m tinymnv1.predict RUN IMAGE...`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import read_image
 from tinymnv1.engine import LayerEngine
+from tinymnv1.errors import ConfigError
 from tinymnv1.ops import softmax
 from tinymnv1.runs import load_trained
 
@@ -23,20 +23,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Print the most probable classes of each image and draw them. An image is scaled until its shorter side has"
             " the model's resolution, and the middle is kept."
         ),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any format that Pillow reads")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's two")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="the best epoch's or the last one's (default: best)",
+    )
     parser.add_argument("--picture", type=Path, default=None, help="file to draw into (default: RUN/predict.png)")
     args = parser.parse_args(argv)
     trained = load_trained(args.run, args.checkpoint)
+    picture = args.picture or trained.path.parent / "predict.png"
+    if any(picture.resolve() == path.resolve() for path in args.images):
+        raise ConfigError(f"{picture}: is one of the images, and would be overwritten; choose another --picture")
+    plots.check_picture(picture)
     images = np.stack([read_image(path, trained.preprocess.resolution) for path in args.images])
     probabilities = softmax(LayerEngine(trained.model)(trained.preprocess(images)))
     for path, p in zip(args.images, probabilities, strict=True):
         top = np.argsort(-p, kind="stable")[:5]
         print(f"{path}: " + ", ".join(f"{trained.classes[k]} {100 * p[k]:.1f} %" for k in top))
-    picture = args.picture or trained.path.parent / "predict.png"
     figure = plots.top_classes(images, [path.name for path in args.images], probabilities, trained.classes)
     plots.save_figure(figure, picture)
     print(f"picture: {picture}")

@@ -21,8 +21,12 @@ from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, TrainConfig, make_config
 from tinymnv1.runs import check_run_folder, new_run_folder, next_run_folder
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
+ENOUGH_STEPS = 100
+"""Each step moves the running statistics by a tenth; they must also outlive the first, wild part of training."""
+
 HELP = {
-    "data": "shapes: drawn on the spot; cifar10: from disk or downloaded; folder: your images, one sub-folder a class",
+    "data": "shapes: drawn on the spot; cifar10: from disk or downloaded; folder: your own images, one sub-folder per"
+    " class, of which every fifth is kept for testing",
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
     "limit": "use at most so many training and so many test images. 0: all",
@@ -123,7 +127,9 @@ class Progress:
             initial=trainer.position.step,
             unit="step",
             disable=None,  # no bar where nobody sees it: in a log file
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left] {postfix}",
+            leave=False,
+            desc=f"epoch {trainer.position.epoch + 1}/{trainer.config.epochs}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",  # fits into 80 columns
         )
         trainer.on_step, trainer.on_epoch = self.step, self.epoch
 
@@ -132,7 +138,7 @@ class Progress:
         at = trainer.position
         self.bar.set_description_str(f"epoch {at.epoch + 1}/{trainer.config.epochs}", refresh=False)
         self.bar.set_postfix_str(
-            f"loss {at.loss_sum / at.images:.4f}, accuracy {100 * at.correct / at.images:.1f} %,"
+            f"loss {at.loss_sum / at.images:.3f}, accuracy {100 * at.correct / at.images:.1f} %,"
             f" {at.images / at.seconds:,.0f} images/s",
             refresh=False,
         )
@@ -182,13 +188,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" run folder {folder}",
         flush=True,
     )
+    if trainer.position.epoch == config.epochs:
+        print("this run is complete already; its pictures are drawn again")
+    elif trainer.total_steps < ENOUGH_STEPS:
+        print(
+            f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
+            f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
+        )
     try:
         result = _fit(trainer)
     except Interrupted:
         print(f"stopped and saved; go on with: python -m tinymnv1.train --resume {folder}", file=sys.stderr)
         return 130
     _draw(trainer, result)
-    best = max(trainer.history, key=lambda row: row["test_accuracy"])
+    best = plots.best_row(trainer.history)
     print(f"Accuracy of the model on the test images: {100 * result.accuracy:.2f}%")
     print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
     return 0

@@ -224,7 +224,8 @@ class Trainer:
             "images_per_second": at.images / max(at.seconds, 1e-9),
             "seconds": at.seconds + time.perf_counter() - started,
         }
-        best = all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in self.history)
+        # On a tie the later epoch wins: it has trained longer.
+        best = all(row["test_accuracy"] >= earlier["test_accuracy"] for earlier in self.history)
         self.history.append(row)
         self.position = Position(epoch=at.epoch + 1, step=at.step)
         if best:
@@ -242,7 +243,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
-            f"{what}: lower --lr (it was {self.optimizer.lr:.3g}) or add --clip-norm 1;"
+            f"{what}: lower --lr (it is {self.config.lr:g}) or add --clip-norm 1;"
             f" the last good checkpoint is {self.folder / 'last.safetensors'}"
         )
 

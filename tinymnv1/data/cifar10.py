@@ -97,7 +97,9 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
                     content = tar.extractfile(member)
                     raw[name] = _verified(name, content.read() if content else b"", f"{archive}: {name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{archive}: damaged or not a tar archive ({error}); get it again from {URL}") from error
+        raise DataError(
+            f"{archive}: damaged or not a tar archive ({str(error).split(':')[0]}); get it again from {URL}"
+        ) from error
     for name in FILES:
         if name not in raw:
             raise DataError(f"{archive}: {name} is missing or too large; get the archive again from {URL}")

@@ -35,7 +35,9 @@ def read_image(path: Path, resolution: int) -> Array:
                 rgb = upright.convert("RGB")
                 return np.asarray(ImageOps.fit(rgb, (resolution, resolution), Image.Resampling.BILINEAR))
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: is not an image that Pillow can read") from error
+        raise DataError(f"{path}: is not an image that Pillow can read; move it away") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder, not an image") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

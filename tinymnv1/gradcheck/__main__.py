@@ -108,6 +108,8 @@ def mutation_lab(args: Namespace) -> int:
 def grade_learner(args: Namespace) -> int:
     """With a file: grade it."""
     specs = select(args.only)
+    if args.file.suffix != ".py":
+        raise ConfigError(f"{args.file} is not a Python file: its name must end in .py")
     if args.json:
         _require_place(args.json)
     started = time.monotonic()
