@@ -12,20 +12,7 @@ import numpy as np
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.ops.window import Array
-
-
-class Parameter:
-    """An array that training changes.
-
-    data: the values.  grad: of the same shape; every backward pass sets it anew (nothing accumulates).
-    decay: whether weight decay applies. False for batch norm, biases and depthwise filters: the paper (section 3.2)
-    found that depthwise filters, having so few parameters, want very little decay or none.
-    """
-
-    def __init__(self, data: Array, decay: bool = True) -> None:
-        self.data = np.ascontiguousarray(data)
-        self.grad = np.zeros_like(self.data)
-        self.decay = decay
+from tinymnv1.parameters import Parameter
 
 
 class Layer:

@@ -26,10 +26,10 @@ from tinymnv1.layers import (
     Dropout,
     GlobalAvgPool,
     Linear,
-    Parameter,
     Pointwise,
 )
 from tinymnv1.ops.window import Array
+from tinymnv1.parameters import Parameter, pack
 
 STEM_CHANNELS = 32
 
@@ -222,6 +222,7 @@ class MobileNetV1:
             **head,
             classifier=self.classifier,
         )
+        self.buffer = pack((p for _, p in self.parameters()), ops)
 
     def _truncated_normal(self, *shape: int) -> Array:
         """Normal numbers of standard deviation INIT_STD; those beyond two of it are drawn again."""
@@ -238,12 +239,19 @@ class MobileNetV1:
         `backward` needs; False uses the running statistics.
         Returns (N, num_classes). Raises ConfigError on another shape or dtype.
         """
+        return self.net.forward(self.check_images(x), train)
+
+    def check_images(self, x: Array) -> Array:
+        """x as an array, if it is a batch of images for this model: (N, H, W, in_channels), of the model's dtype.
+
+        Raises ConfigError if it is not.
+        """
         x = np.asarray(x)
         if x.ndim != 4 or x.shape[3] != self.config.in_channels or x.size == 0:
             raise ConfigError(f"images must be (N, H, W, {self.config.in_channels}), got {x.shape}")
         if x.dtype != self.dtype:
             raise ConfigError(f"images must be {self.dtype}, got {x.dtype}: normalise them first")
-        return self.net.forward(x, train)
+        return x
 
     def backward(self, dlogits: Array) -> Array:
         """Set p.grad of every parameter from dlogits (N, num_classes), after a forward with train=True.

@@ -7,7 +7,9 @@ Each one changes the model's parameters in place from their gradients:
     optimizer.step()
 
 Weight decay skips every parameter whose `decay` is False (batch norm, biases, depthwise filters).
-The formulas are those of PyTorch, and the tests hold the two together.
+The formulas are those of PyTorch, and the tests hold the two together. They are in `tinymnv1.ops.optimizer`; a model of
+the Numba backend takes them from `tinymnv1.kernels.optimizer`. A step goes over whole runs of parameters that lie side
+by side in the model's flat buffer (`tinymnv1.parameters`), not over one parameter at a time.
 """
 
 import math
@@ -16,8 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from tinymnv1.errors import CheckpointError, ConfigError
-from tinymnv1.layers import Parameter
 from tinymnv1.ops.window import Array
+from tinymnv1.parameters import Parameter, Run, aligned_zeros, runs_of
 
 
 def _require(name: str, value: float, low: float, below: float = math.inf) -> None:
@@ -29,7 +31,8 @@ def _require(name: str, value: float, low: float, below: float = math.inf) -> No
 class Optimizer:
     """What the three share: named parameters, a learning rate that may change, and slots of state per parameter.
 
-    A slot is an array of the parameter's shape, such as the momentum; `slots` names them.
+    A slot is an array of the parameter's shape, such as the momentum; `slots` names them. `state` has them by slot and
+    name: views into one flat array per run and slot, which is what a step works on.
     """
 
     slots: tuple[str, ...] = ()
@@ -41,15 +44,20 @@ class Optimizer:
         if not self.parameters:
             raise ConfigError("the optimizer got no parameters")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.state = {slot: {name: np.zeros_like(p.data) for name, p in self.parameters.items()} for slot in self.slots}
+        self.runs = runs_of(self.parameters.items())
+        self.flat_state = [{slot: aligned_zeros(r.data.size, r.data.dtype) for slot in self.slots} for r in self.runs]
+        self.state: dict[str, dict[str, Array]] = {slot: {} for slot in self.slots}
+        for run, flat in zip(self.runs, self.flat_state, strict=True):
+            for slot, array in flat.items():
+                self.state[slot] |= {name: run.part(array, p) for name, p in run.parameters.items()}
 
     def step(self) -> None:
         """Change every parameter once, from its grad, at the current `lr`."""
         self.steps += 1
-        for name, p in self.parameters.items():
-            self._update(name, p, self.weight_decay if p.decay else 0.0)
+        for run, state in zip(self.runs, self.flat_state, strict=True):
+            self._update(run, state, self.weight_decay if run.decay else 0.0)
 
-    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
+    def _update(self, run: Run, state: dict[str, Array], weight_decay: float) -> None:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:
@@ -93,12 +101,9 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
-        g = p.grad + weight_decay * p.data if weight_decay else p.grad
-        v = self.state["momentum"][name]  # zeros before the first step, so v = g then
-        v *= self.momentum
-        v += g
-        p.data -= self.lr * (g + self.momentum * v if self.nesterov else v)
+    def _update(self, run: Run, state: dict[str, Array], weight_decay: float) -> None:
+        step = run.buffer.ops.sgd_step
+        step(run.data, run.grad, state["momentum"], self.lr, self.momentum, self.nesterov, weight_decay)
 
 
 class Adam(Optimizer):
@@ -131,18 +136,19 @@ class Adam(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = betas, eps
 
-    def _update(self, name: str, p: Parameter, weight_decay: float) -> None:
-        beta1, beta2 = self.betas
-        g = p.grad
-        if weight_decay and self.decoupled:
-            p.data *= 1 - self.lr * weight_decay
-        elif weight_decay:
-            g = g + weight_decay * p.data
-        m, v = self.state["mean"][name], self.state["square"][name]
-        m += (1 - beta1) * (g - m)
-        v += (1 - beta2) * (g * g - v)
-        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
-        p.data -= (self.lr / correction1) * m / (np.sqrt(v) / math.sqrt(correction2) + self.eps)
+    def _update(self, run: Run, state: dict[str, Array], weight_decay: float) -> None:
+        run.buffer.ops.adam_step(
+            run.data,
+            run.grad,
+            state["mean"],
+            state["square"],
+            self.steps,
+            self.lr,
+            *self.betas,
+            self.eps,
+            weight_decay,
+            self.decoupled,
+        )
 
 
 class AdamW(Adam):
@@ -162,9 +168,9 @@ def clip_gradient_norm(parameters: Iterable[tuple[str, Parameter]], max_norm: fl
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm must be above 0, got {max_norm}")
-    grads = [p.grad for _, p in parameters]
-    norm = math.sqrt(sum(float(np.dot(g.ravel(), g.ravel())) for g in grads))
+    runs = runs_of(parameters)
+    norm = math.sqrt(math.fsum(run.buffer.ops.sum_of_squares(run.grad) for run in runs))
     if norm > max_norm:
-        for g in grads:
-            g *= max_norm / (norm + 1e-6)
+        for run in runs:
+            run.buffer.ops.scale_in_place(run.grad, max_norm / (norm + 1e-6))
     return norm

@@ -27,6 +27,7 @@ from tinymnv1.kernels.batchnorm import batchnorm_backward, batchnorm_forward, ba
 from tinymnv1.kernels.conv2d import conv2d_backward, conv2d_forward
 from tinymnv1.kernels.depthwise import depthwise_backward, depthwise_forward
 from tinymnv1.kernels.linear import linear_backward, linear_forward
+from tinymnv1.kernels.optimizer import adam_step, scale_in_place, sgd_step, sum_of_squares
 from tinymnv1.kernels.pointwise import pointwise_backward, pointwise_forward
 from tinymnv1.kernels.pooling import (
     avgpool_backward,
@@ -46,6 +47,7 @@ from tinymnv1.ops import (
 )
 
 __all__ = [
+    "adam_step",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -69,6 +71,9 @@ __all__ = [
     "relu6_forward",
     "relu_backward",
     "relu_forward",
+    "scale_in_place",
+    "sgd_step",
     "softmax",
     "softmax_cross_entropy",
+    "sum_of_squares",
 ]

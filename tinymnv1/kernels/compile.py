@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.simd import SIMD
@@ -51,6 +51,22 @@ def serial(function: Callable[..., Any]) -> Any:
 def parallel(function: Callable[..., Any]) -> Any:
     """Compile a driver whose `prange` loops are shared out among the threads."""
     return _compiled(function, parallel=True)
+
+
+def scratch_memory(floats: int) -> Array:
+    """One row of so many float32 for each thread; a kernel takes the row of `numba.get_thread_id()`."""
+    return aligned(config.NUMBA_NUM_THREADS * floats).reshape(-1, floats)
+
+
+def aligned(floats: int) -> Array:
+    """An uninitialised float32 array whose first number begins a cache line, as NumPy's own need not.
+
+    A vector of 16 floats is a cache line. If arrays are out of step with it, each access touches two.
+    """
+    line = 64 // 4
+    buffer = np.empty(floats + line, np.float32)
+    skip = -(buffer.ctypes.data // 4) % line
+    return buffer[skip : skip + floats]
 
 
 def as_float32(array: Array, name: str) -> Array:

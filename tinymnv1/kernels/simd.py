@@ -6,7 +6,9 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     v = vload(x, i)                       LANES floats from the flat array x, from index i on
     v = vload_tail(x, i, n)               only the first n of them; the rest are zero and are not touched
     vstore(x, i, v)  vstore_tail(x, i, v, n)
-    vzero()  vadd(a, b)  vmul(a, b)  vfma(a, b, c) = a * b + c
+    vzero()  vsplat(number)  vadd(a, b)  vsub(a, b)  vmul(a, b)  vfma(a, b, c) = a * b + c
+    vclip(v, low, high)                   v limited to [low, high]; a NaN stays a NaN
+    vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
 
 Arrays are flat and float32, and indices are not checked: an index outside the array reads or writes foreign memory.
 
@@ -47,5 +49,6 @@ else:
 
 _vectors = make_vectors(LANES)
 vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
-vzero, vadd, vmul, vfma = _vectors.vzero, _vectors.vadd, _vectors.vmul, _vectors.vfma
+vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
+vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
 product_tile = _vectors.product_tile

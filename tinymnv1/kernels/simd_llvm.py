@@ -49,6 +49,11 @@ class Emitter:
         """Address of element `index` of a flat array."""
         return b.gep(context.make_array(array_type)(context, b, array).data, [index])
 
+    def between(self, b: Any, v: Any, low: Any, high: Any) -> Any:
+        """v limited to [low, high]. Written so that a NaN fails both comparisons and stays a NaN."""
+        v = b.select(b.fcmp_ordered("<", v, low), low, v)
+        return b.select(b.fcmp_ordered(">", v, high), high, v)
+
     def _as_vector(self, b: Any, pointer: Any) -> Any:
         return b.bitcast(pointer, self.vector.as_pointer())
 
@@ -131,8 +136,16 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         return vector(), lambda context, b, signature, args: emit.zero
 
     @intrinsic
+    def vsplat(typing: Any, number: Any) -> Any:
+        return vector(types.float32), lambda context, b, signature, args: emit.splat(b, args[0])
+
+    @intrinsic
     def vadd(typing: Any, x: Any, y: Any) -> Any:
         return vector(vector, vector), lambda context, b, signature, args: b.fadd(*args)
+
+    @intrinsic
+    def vsub(typing: Any, x: Any, y: Any) -> Any:
+        return vector(vector, vector), lambda context, b, signature, args: b.fsub(*args)
 
     @intrinsic
     def vmul(typing: Any, x: Any, y: Any) -> Any:
@@ -142,12 +155,37 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     def vfma(typing: Any, x: Any, y: Any, z: Any) -> Any:
         return vector(vector, vector, vector), lambda context, b, signature, args: emit.fma(b, *args)
 
+    @intrinsic
+    def vclip(typing: Any, v: Any, low: Any, high: Any) -> Any:
+        return vector(vector, vector, vector), lambda context, b, signature, args: emit.between(b, *args)
+
+    @intrinsic
+    def vpass(typing: Any, v: Any, y: Any, low: Any, high: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            value, y, low, high = args
+            inside = b.and_(b.fcmp_ordered(">", y, low), b.fcmp_ordered("<", y, high))
+            return b.select(inside, value, emit.zero)
+
+        return vector(vector, vector, vector, vector), code
+
     def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
         return _product_tile(emit, rows, vectors, transposed)
 
-    operations = (vload, vload_tail, vstore, vstore_tail, vzero, vadd, vmul, vfma, product_tile)
-    names = ("vload", "vload_tail", "vstore", "vstore_tail", "vzero", "vadd", "vmul", "vfma", "product_tile")
-    return SimpleNamespace(**dict(zip(names, operations, strict=True)))
+    return SimpleNamespace(
+        vload=vload,
+        vload_tail=vload_tail,
+        vstore=vstore,
+        vstore_tail=vstore_tail,
+        vzero=vzero,
+        vsplat=vsplat,
+        vadd=vadd,
+        vsub=vsub,
+        vmul=vmul,
+        vfma=vfma,
+        vclip=vclip,
+        vpass=vpass,
+        product_tile=product_tile,
+    )
 
 
 def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> Any:

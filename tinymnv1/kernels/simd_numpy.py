@@ -34,6 +34,15 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     def vzero() -> Array:
         return np.zeros(lanes, np.float32)
 
+    def vsplat(number: float) -> Array:
+        return np.full(lanes, number, np.float32)
+
+    def vclip(v: Array, low: Array, high: Array) -> Array:
+        return np.where(v < low, low, np.where(v > high, high, v))
+
+    def vpass(v: Array, y: Array, low: Array, high: Array) -> Array:
+        return np.where((y > low) & (y < high), v, np.float32(0))
+
     def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
         def tile(
             a: Array,
@@ -65,8 +74,12 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vstore=vstore,
         vstore_tail=vstore_tail,
         vzero=vzero,
+        vsplat=vsplat,
         vadd=np.add,
+        vsub=np.subtract,
         vmul=np.multiply,
         vfma=lambda x, y, z: x * y + z,
+        vclip=vclip,
+        vpass=vpass,
         product_tile=product_tile,
     )

@@ -5,7 +5,8 @@
 
 Activations are NHWC. Every op keeps the dtype it is given (float32 or float64), never writes to its inputs
 and never returns an array that shares memory with one. A cache may hold the inputs themselves, so leave
-them as they are until the backward pass is done.
+them as they are until the backward pass is done. (The optimizers' steps, in optimizer.py, are made
+to work in place.)
 
 `tinymnv1.kernels` exports the same names with the same signatures, in Numba.
 """
@@ -27,6 +28,7 @@ from tinymnv1.ops.depthwise import (
 from tinymnv1.ops.dropout import dropout_backward, dropout_forward
 from tinymnv1.ops.linear import linear_backward, linear_forward
 from tinymnv1.ops.loss import softmax, softmax_cross_entropy
+from tinymnv1.ops.optimizer import adam_step, scale_in_place, sgd_step, sum_of_squares
 from tinymnv1.ops.pointwise import pointwise_backward, pointwise_forward
 from tinymnv1.ops.pooling import (
     avgpool_backward,
@@ -38,6 +40,7 @@ from tinymnv1.ops.pooling import (
 )
 
 __all__ = [
+    "adam_step",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -65,6 +68,9 @@ __all__ = [
     "relu6_forward",
     "relu_backward",
     "relu_forward",
+    "scale_in_place",
+    "sgd_step",
     "softmax",
     "softmax_cross_entropy",
+    "sum_of_squares",
 ]

@@ -1,0 +1,222 @@
+"""What the fused kernels share: padded channels, packed weights, and what is done with one block of rows.
+
+An activation is a matrix of pixels (rows) by channels. In the fused engines each row is `padded(C)` floats long, a
+whole number of vectors; the numbers beyond the last channel are zero, or are never used. So no kernel needs code for
+the end of a row. An array also has TILE_ROWS - 1 rows to spare behind its last one, so that a register tile may write
+a whole tile there, and nothing needs code for the last rows either.
+
+Each batch norm has COEFFICIENTS rows of padded(C) numbers, in one flat array `bn`:
+
+    SCALE, SHIFT    y = scale * z + shift is the normalised z (gamma and beta included)
+    MEAN, INV_STD   of the batch
+    ALONG_DY, ALONG_Z, CONSTANT     dz = along_dy * dy + along_z * z + constant, the gradient (`moments.py`)
+
+z is what a convolution wrote, a = clip(y, low, high) what the next one reads: a is never stored, it is made from z as a
+block of rows is loaded. The block is then in the second-level cache, in rows that are `spread` apart.
+"""
+
+from numba import prange
+
+from tinymnv1.kernels.compile import parallel, serial
+from tinymnv1.kernels.simd import (
+    LANES,
+    PANEL,
+    TILE_ROWS,
+    TILE_VECTORS,
+    product_tile,
+    vadd,
+    vclip,
+    vfma,
+    vload,
+    vmul,
+    vsplat,
+    vstore,
+    vsub,
+    vzero,
+)
+
+COEFFICIENTS = 7
+SCALE, SHIFT, MEAN, INV_STD, ALONG_DY, ALONG_Z, CONSTANT = range(COEFFICIENTS)
+
+BLOCK_ROWS = 126 // TILE_ROWS * TILE_ROWS
+"""Rows of a block: long enough for the product to pay for what it loads, short enough for the second-level cache."""
+
+_tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
+_tile1 = product_tile(TILE_ROWS, 1, transposed=False)
+_transposed = product_tile(TILE_ROWS, TILE_VECTORS, transposed=True)
+_transposed1 = product_tile(TILE_ROWS, 1, transposed=True)
+
+
+def padded(channels: int) -> int:
+    """Floats of a row of so many channels: a whole number of vectors."""
+    return -(-channels // LANES) * LANES
+
+
+def spread(channels: int) -> int:
+    """The distance of a block's rows in scratch memory: one vector more than a row.
+
+    Rows a power of two apart would share a few sets of the first-level cache, and push each other out of it.
+    """
+    return padded(channels) + LANES
+
+
+def whole_tiles(rows: int) -> int:
+    """rows, rounded up to whole register tiles."""
+    return -(-rows // TILE_ROWS) * TILE_ROWS
+
+
+@serial
+def activate(z, iz, rows, width, bn, low, high, a, ia, lda):
+    """a[r, :] = clip(scale z[r, :] + shift, low, high) for so many rows; z: rows of width floats; lda apart in a."""
+    bottom, top = vsplat(low), vsplat(high)
+    for r in range(rows):
+        for c in range(0, width, LANES):
+            y = vfma(vload(z, iz + c), vload(bn, SCALE * width + c), vload(bn, SHIFT * width + c))
+            vstore(a, ia + c, vclip(y, bottom, top))
+        iz += width
+        ia += lda
+
+
+@serial
+def gradient(dy, z, iz, rows, width, bn, dz, idz, ldz):
+    """dz[r, :] of a batch norm, from dy and z, both from index iz on; ldz apart in dz."""
+    for r in range(rows):
+        for c in range(0, width, LANES):
+            along = vfma(vload(z, iz + c), vload(bn, ALONG_Z * width + c), vload(bn, CONSTANT * width + c))
+            vstore(dz, idz + c, vfma(vload(dy, iz + c), vload(bn, ALONG_DY * width + c), along))
+        iz += width
+        idz += ldz
+
+
+@serial
+def fill_zero(a, i, count):
+    """a[i : i + count] = 0; count is a whole number of vectors."""
+    for k in range(i, i + count, LANES):
+        vstore(a, k, vzero())
+
+
+@serial
+def product(a, ia, lda, depth, rows, packed, first, last, y, iy, ldy):
+    """y[r, v] = a[r, :depth] @ weights[:, v] for the vectors of columns v from first up to last.
+
+    first is a multiple of TILE_VECTORS. rows is rounded up to whole tiles. packed: as `pack` arranges it.
+    """
+    v = first
+    while v < last:
+        place = v * depth * LANES
+        if v + TILE_VECTORS <= last:
+            for r in range(0, rows, TILE_ROWS):
+                _tile(a, ia + r * lda, lda, depth, packed, place, PANEL, y, iy + r * ldy + v * LANES, ldy, None)
+            v += TILE_VECTORS
+        else:
+            for r in range(0, rows, TILE_ROWS):
+                _tile1(a, ia + r * lda, lda, depth, packed, place, LANES, y, iy + r * ldy + v * LANES, ldy, None)
+            v += 1
+
+
+@serial
+def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, dw, idw, ldw):
+    """dw[k, v] += sum over so many rows r of a[r, k] * dz[r, v], for k < depth and the vectors v from first to last.
+
+    depth is rounded up to whole tiles, in dw and in what is read of a's rows. first is a multiple of TILE_VECTORS.
+    """
+    v = first
+    while v < last:
+        if v + TILE_VECTORS <= last:
+            for k in range(0, depth, TILE_ROWS):
+                place = idw + k * ldw + v * LANES
+                _transposed(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw, None)
+            v += TILE_VECTORS
+        else:
+            for k in range(0, depth, TILE_ROWS):
+                place = idw + k * ldw + v * LANES
+                _transposed1(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw, None)
+            v += 1
+
+
+@serial
+def block_moments(z, iz, width, rows, first, last, partial, i):
+    """Mean and sum of squared deviations of a block's columns: partial[i + c] and partial[i + width + c].
+
+    For the vectors of columns c from first up to last. Two passes over a block that is still in the cache: the
+    deviations are from the block's own mean, so no digits are lost; `moments.py` puts the blocks together.
+    Four sums side by side, since an addition takes four cycles and each sum must wait for its last one.
+    """
+    share = vsplat(1 / rows)
+    whole = rows // 4 * 4
+    for c in range(first * LANES, last * LANES, LANES):
+        s0, s1, s2, s3 = vzero(), vzero(), vzero(), vzero()
+        place = iz + c
+        for r in range(0, whole, 4):
+            s0, s1 = vadd(s0, vload(z, place)), vadd(s1, vload(z, place + width))
+            s2, s3 = vadd(s2, vload(z, place + 2 * width)), vadd(s3, vload(z, place + 3 * width))
+            place += 4 * width
+        for r in range(whole, rows):
+            s0 = vadd(s0, vload(z, place))
+            place += width
+        mean = vmul(vadd(vadd(s0, s1), vadd(s2, s3)), share)
+        s0, s1, s2, s3 = vzero(), vzero(), vzero(), vzero()
+        place = iz + c
+        for r in range(0, whole, 4):
+            d0, d1 = vsub(vload(z, place), mean), vsub(vload(z, place + width), mean)
+            d2, d3 = vsub(vload(z, place + 2 * width), mean), vsub(vload(z, place + 3 * width), mean)
+            s0, s1, s2, s3 = vfma(d0, d0, s0), vfma(d1, d1, s1), vfma(d2, d2, s2), vfma(d3, d3, s3)
+            place += 4 * width
+        for r in range(whole, rows):
+            d0 = vsub(vload(z, place), mean)
+            s0 = vfma(d0, d0, s0)
+            place += width
+        vstore(partial, i + c, mean)
+        vstore(partial, i + width + c, vadd(vadd(s0, s1), vadd(s2, s3)))
+
+
+@parallel
+def pack(w, depth, columns, packed):
+    """The weights w (depth, columns), flat, as `product` reads them; zero beyond the last column.
+
+    Panel by panel of PANEL columns, in which a row of the panel follows the other. Vectors of columns that do not
+    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES.
+    """
+    vectors = (columns + LANES - 1) // LANES
+    for v in prange(vectors):
+        p = v // TILE_VECTORS * TILE_VECTORS
+        whole = p + TILE_VECTORS <= vectors
+        step = PANEL if whole else LANES
+        place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
+        for k in range(depth):
+            if (v + 1) * LANES <= columns:
+                vstore(packed, place, vload(w, k * columns + v * LANES))
+            else:
+                for j in range(LANES):
+                    c = v * LANES + j
+                    packed[place + j] = w[k * columns + c] if c < columns else 0
+            place += step
+
+
+@parallel
+def pack_transposed(w, depth, columns, packed):
+    """As `pack`, for the transpose of w (columns, depth): packed has `depth` rows of `columns` columns."""
+    vectors = (columns + LANES - 1) // LANES
+    for v in prange(vectors):
+        p = v // TILE_VECTORS * TILE_VECTORS
+        whole = p + TILE_VECTORS <= vectors
+        step = PANEL if whole else LANES
+        place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
+        # A row of w is a column here. Sixteen of its numbers at a time: one cache line is read, and sixteen written to.
+        for k0 in range(0, depth, 16):
+            for j in range(LANES):
+                c = v * LANES + j
+                for k in range(k0, min(k0 + 16, depth)):
+                    packed[place + k * step + j] = w[c * depth + k] if c < columns else 0
+
+
+@parallel
+def sum_chunks(partial, chunks, chunk_size, ld, rows, columns, total):
+    """total[r, c] = sum over the chunks of partial[chunk, r, c]; total: rows of `columns`; partial: rows ld apart."""
+    for r in prange(rows):
+        for c in range(columns):
+            total[r * columns + c] = partial[r * ld + c]
+        for chunk in range(1, chunks):
+            place = chunk * chunk_size + r * ld
+            for c in range(columns):
+                total[r * columns + c] += partial[place + c]
