@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tinymnv1 import MobileNetV1, kernels
 from tinymnv1.errors import CheckpointError, ConfigError
-from tinymnv1.layers import Parameter
 from tinymnv1.optim import SGD, Adam, AdamW, clip_gradient_norm
+from tinymnv1.parameters import Parameter, pack
 
 
 def parameters(seed=0):
@@ -50,6 +51,49 @@ def test_weight_decay_leaves_biases_alone(make):
     make(made.items()).step()
     np.testing.assert_array_equal(made["b"].data, before["b"])
     assert not np.array_equal(made["w"].data, before["w"])
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_packed_parameters_take_the_steps_of_loose_ones(make):
+    """One flat array, or parameter by parameter: the same weights bit for bit, the same names in a checkpoint."""
+    loose, packed = parameters(), parameters()
+    pack(packed.values())
+    one, two = make(loose.items()), make(packed.items())
+    for _ in range(3):
+        one.step()
+        two.step()
+    for name in loose:
+        np.testing.assert_array_equal(loose[name].data, packed[name].data)
+    ours, theirs = one.state_dict(), two.state_dict()
+    assert ours.keys() == theirs.keys() == {f"{s}.{n}" for s in one.slots for n in loose} | {"steps"}
+    for key, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[key])
+        assert array.shape == (loose[key[-1]].shape if key != "steps" else ())
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_both_backends_take_the_same_steps(make):
+    """The kernels' own tests are in tests/kernels/test_optimizer.py; here, that the model's backend is the one used."""
+    rng = np.random.default_rng(0)
+    models = {b: MobileNetV1(10, 0.1, stem_stride=1, backend=b, rng=1) for b in ("numpy", "numba")}
+    optimizers = {b: make(m.parameters()) for b, m in models.items()}
+    for _ in range(3):
+        grad = rng.normal(size=models["numpy"].buffer.grad.shape)
+        for b, model in models.items():
+            model.buffer.grad[...] = grad
+            clip_gradient_norm(model.parameters(), 5.0)
+            optimizers[b].step()
+    for (name, a), (_, b) in zip(models["numpy"].parameters(), models["numba"].parameters(), strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_kernels_take_the_steps_of_a_numba_model(monkeypatch):
+    called = []
+    monkeypatch.setattr(kernels, "sgd_step", lambda *arguments: called.append(arguments))
+    SGD(MobileNetV1(10, 0.1, backend="numba").parameters(), 0.1).step()
+    assert len(called) == 2  # what decays, and what does not
+    SGD(MobileNetV1(10, 0.1, backend="numpy").parameters(), 0.1).step()
+    assert len(called) == 2
 
 
 def test_foreign_state_is_refused():

@@ -13,7 +13,7 @@ ROOT = Path(tinymnv1.__file__).parent
 FLOORS = [
     {"errors"},
     {"files", "ops"},
-    {"kernels", "cli"},
+    {"kernels", "cli", "parameters"},
     {"layers"},
     {"model"},
     {"engine", "optim", "schedules", "data", "checkpoint", "summary", "plots"},
@@ -56,3 +56,10 @@ def test_import_is_light():
     code = "import sys, tinymnv1; print([m for m in ('numba', 'matplotlib', 'pooch', 'PIL') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_optimizers_and_data_work_without_numba():
+    """It takes a second to load, and the NumPy backend has no use for it."""
+    code = "import sys, tinymnv1.optim, tinymnv1.data; print('numba' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -4,9 +4,9 @@ import numpy as np
 
 from tinymnv1.data import Preprocessing, load_shapes
 from tinymnv1.data.shapes import SHAPES
-from tinymnv1.layers import Parameter
 from tinymnv1.ops import linear_backward, linear_forward, softmax_cross_entropy
 from tinymnv1.optim import Adam
+from tinymnv1.parameters import Parameter
 
 
 def test_the_same_seed_draws_the_same_images():
