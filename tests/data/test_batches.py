@@ -3,20 +3,22 @@
 import numpy as np
 import pytest
 
+from tinymnv1 import kernels, ops
 from tinymnv1.data import (
     AUGMENTATIONS,
     Dataset,
     Preprocessing,
     TrainingBatches,
     channel_statistics,
+    draw_changes,
     evaluation_batches,
     load_dataset,
-    random_crop,
-    random_flip,
     resize,
 )
 from tinymnv1.errors import ConfigError, DataError
+from tinymnv1.ops import crop_flip
 
+BACKENDS = {"numpy": ops, "numba": kernels}
 RAW = Preprocessing(8, (0, 0, 0), (1, 1, 1))
 
 
@@ -86,7 +88,7 @@ def test_statistics_are_numpys():
 
 def test_flip_mirrors_about_half_of_the_images():
     images = np.random.default_rng(0).integers(0, 256, (1000, 4, 5, 3), np.uint8)
-    flipped = random_flip(images, np.random.default_rng(1))
+    flipped = crop_flip(images, *draw_changes(1000, np.random.default_rng(1), flip=True))
     mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
     same = (flipped == images).all(axis=(1, 2, 3))
     assert (mirrored | same).all()
@@ -97,15 +99,54 @@ def test_crop_is_a_window_of_the_padded_image_and_reaches_all_corners():
     image = np.arange(1, 17, dtype=np.uint8).reshape(1, 4, 4, 1)
     padded = np.pad(image[0, :, :, 0], 2)
     windows = {padded[i : i + 4, j : j + 4].tobytes(): (i, j) for i in range(5) for j in range(5)}
-    crops = random_crop(np.repeat(image, 2000, axis=0), 2, np.random.default_rng(0))
+    crops = crop_flip(np.repeat(image, 2000, axis=0), *draw_changes(2000, np.random.default_rng(0), margin=2))
     assert {windows[crop.tobytes()] for crop in crops} == set(windows.values())
 
 
+def plain_augmentation(name, images, rng):
+    """Crop, then flip, each with its own draws from rng, image by image."""
+    n, height, width, _ = images.shape
+    result = images.copy()
+    if name == "crop-flip":
+        margin = height // 8
+        top, left = rng.integers(0, 2 * margin + 1, (2, n))
+        for k in range(n):
+            padded = np.pad(images[k], ((margin, margin), (margin, margin), (0, 0)))
+            result[k] = padded[top[k] : top[k] + height, left[k] : left[k] + width]
+    if name in ("flip", "crop-flip"):
+        for k in np.flatnonzero(rng.random(n) < 0.5):
+            result[k] = result[k, :, ::-1]
+    return result
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("resolution", [16, 12])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentation_leaves_its_input_alone(name):
+def test_batches_are_what_the_keyed_generators_draw(name, resolution, backend):
+    """To the last bit, whatever makes them: a resumed run must go on with the very batches that it would have seen.
+
+    At 12 pixels the images are scaled after they were moved and mirrored.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+    preprocess = Preprocessing(resolution, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    batches = TrainingBatches(images, np.arange(40), 10, preprocess, name, 7, BACKENDS[backend])
+    order = np.random.default_rng([7, 2]).permutation(40)
+    for k, (x, labels) in enumerate(batches.epoch(2)):
+        chosen = order[10 * k : 10 * k + 10]
+        np.testing.assert_array_equal(labels, chosen)
+        plain = plain_augmentation(name, images[chosen], np.random.default_rng([7, 2, k]))
+        std = np.array([0.2, 0.25, 0.3], np.float32)
+        shift = np.array([0.4, 0.5, 0.6], np.float32) / std
+        np.testing.assert_array_equal(x, resize(plain, resolution) * (1 / (255 * std)) - shift)
+        assert x.dtype == np.float32
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batches_leave_the_images_alone(backend):
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     kept = images.copy()
-    assert AUGMENTATIONS[name](images, np.random.default_rng(0)).shape == images.shape
+    for x, _ in TrainingBatches(images, np.arange(8), 4, RAW, "crop-flip", ops=BACKENDS[backend]).epoch(0):
+        x[...] = -1
     np.testing.assert_array_equal(images, kept)
 
 
@@ -131,7 +172,7 @@ def test_what_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="std"):
         Preprocessing(8, (0,), (0,))
     with pytest.raises(ConfigError, match="margin"):
-        random_crop(numbered(1), -1, np.random.default_rng(0))
+        draw_changes(1, np.random.default_rng(0), margin=-1)
     with pytest.raises(ConfigError, match="data must be"):
         load_dataset("mnist")
     with pytest.raises(DataError, match="labels"):

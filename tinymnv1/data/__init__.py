@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tinymnv1.data.augment import AUGMENTATIONS, random_crop, random_flip
+from tinymnv1.data.augment import AUGMENTATIONS, Changes, draw_changes
 from tinymnv1.data.batches import Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.data.cifar10 import load_cifar10
 from tinymnv1.data.dataset import Dataset, channel_statistics
@@ -17,17 +17,17 @@ FOLDER_RESOLUTION = 64
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "Changes",
     "Dataset",
     "Preprocessing",
     "TrainingBatches",
     "channel_statistics",
+    "draw_changes",
     "evaluation_batches",
     "load_cifar10",
     "load_dataset",
     "load_folder",
     "load_shapes",
-    "random_crop",
-    "random_flip",
     "read_image",
     "resize",
 ]

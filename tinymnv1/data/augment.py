@@ -1,9 +1,14 @@
-"""Random changes that leave the class as it is, on uint8 images. Each takes an explicit Generator.
+"""Random changes that leave the class as it is: what is drawn for each image of a batch.
 
-A batch goes through one of the recipes in `AUGMENTATIONS`.
+`tinymnv1.ops.crop_flip` carries it out; a batch goes through one of the recipes in `AUGMENTATIONS`. So
+
+    crop_flip(images, *AUGMENTATIONS["crop-flip"](len(images), height, rng))
+
+shows what a network in training sees.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,35 +16,33 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.ops.window import Array
 
 
-def random_flip(images: Array, rng: np.random.Generator) -> Array:
-    """Mirror each image left to right with probability 1/2. images: (N, H, W, C). Returns a new array."""
-    flip = rng.random(len(images)) < 0.5
-    return np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+class Changes(NamedTuple):
+    """What happens to each of N images.
+
+    top, left: (N,) integers, by how many pixels the window into it moves; what comes in from outside is black.
+    flip: (N,) bool, whether it is mirrored left to right then.
+    """
+
+    top: Array
+    left: Array
+    flip: Array
 
 
-def random_crop(images: Array, margin: int, rng: np.random.Generator) -> Array:
-    """Shift each image by up to `margin` pixels in both directions; what comes in from outside is black.
-
-    images: (N, H, W, C).  margin: pixels, at least 0.  Returns a new array of the same shape: a random H x W window of
-    the image with `margin` zeros around it.
+def draw_changes(count: int, rng: np.random.Generator, margin: int = 0, flip: bool = False) -> Changes:
+    """Changes of `count` images: each moves by up to `margin` pixels in both directions, any of these moves as likely
+    as another, and with flip is mirrored with probability 1/2. Raises ConfigError if margin is below 0.
     """
     if margin < 0:
         raise ConfigError(f"margin must be at least 0, got {margin}")
-    n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    top, left = rng.integers(0, 2 * margin + 1, (2, n))
-    rows = top[:, None] + np.arange(height)  # (N, H)
-    columns = left[:, None] + np.arange(width)  # (N, W)
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    top, left = rng.integers(0, 2 * margin + 1, (2, count)) - margin  # draws nothing from rng if margin is 0
+    mirrored = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
+    return Changes(top, left, mirrored)
 
 
-def _crop_flip(images: Array, rng: np.random.Generator) -> Array:
-    """Shift by up to an eighth of the height (4 pixels of 32), then mirror."""
-    return random_flip(random_crop(images, images.shape[1] // 8, rng), rng)
-
-
-AUGMENTATIONS: dict[str, Callable[[Array, np.random.Generator], Array]] = {
-    "none": lambda images, rng: images,
-    "flip": random_flip,
-    "crop-flip": _crop_flip,
+# Each takes the number of images, their height in pixels, and a Generator.
+AUGMENTATIONS: dict[str, Callable[[int, int, np.random.Generator], Changes]] = {
+    "none": lambda count, height, rng: draw_changes(count, rng),
+    "flip": lambda count, height, rng: draw_changes(count, rng, flip=True),
+    # by up to an eighth of the height: 4 pixels of 32
+    "crop-flip": lambda count, height, rng: draw_changes(count, rng, height // 8, flip=True),
 }

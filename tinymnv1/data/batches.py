@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
+from tinymnv1 import ops as numpy_ops
 from tinymnv1.data.augment import AUGMENTATIONS
 from tinymnv1.errors import ConfigError
+from tinymnv1.ops import crop_flip, normalise
 from tinymnv1.ops.window import Array
 
 
@@ -31,13 +34,7 @@ class Preprocessing:
 
     def __call__(self, images: Array) -> Array:
         """images: (N, H, W, 3) uint8. Returns (N, resolution, resolution, 3) float32, (pixel / 255 - mean) / std."""
-        images = resize(images, self.resolution)
-        std = np.asarray(self.std, np.float32)
-        scale = 1 / (255 * std)
-        shift = np.asarray(self.mean, np.float32) / std
-        x = images * scale
-        x -= shift
-        return x
+        return normalise(resize(images, self.resolution), self.mean, self.std)
 
 
 def resize(images: Array, resolution: int) -> Array:
@@ -53,6 +50,7 @@ class TrainingBatches:
     """Shuffled, augmented batches of a training set.
 
     images: (N, H, W, 3) uint8.  labels: (N,).  augment: a name in `AUGMENTATIONS`.
+    ops: the backend that makes the batches, `tinymnv1.ops` or `tinymnv1.kernels`; theirs are the same bit for bit.
     An epoch has N // batch_size batches: the rest of fewer images is left out, since the batch statistics of a handful
     of images are poor (a set smaller than one batch is one batch).
 
@@ -66,6 +64,7 @@ class TrainingBatches:
     preprocess: Preprocessing
     augment: str = "none"
     seed: int = 0
+    ops: ModuleType = numpy_ops
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -79,11 +78,19 @@ class TrainingBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of an epoch from the start-th on: x (B, R, R, 3) float32 and labels (B,)."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
-        augment = AUGMENTATIONS[self.augment]
         for k in range(start, len(self)):
             chosen = order[k * self.batch_size : (k + 1) * self.batch_size]
             rng = np.random.default_rng([self.seed, epoch, k])
-            yield self.preprocess(augment(self.images[chosen], rng)), self.labels[chosen]
+            yield self._batch(chosen, rng), self.labels[chosen]
+
+    def _batch(self, chosen: Array, rng: np.random.Generator) -> Array:
+        """x (B, R, R, 3) float32 of the chosen images."""
+        height, width = self.images.shape[1:3]
+        changes = AUGMENTATIONS[self.augment](len(chosen), height, rng)
+        pre = self.preprocess
+        if (height, width) == (pre.resolution, pre.resolution):
+            return self.ops.augment_batch(self.images, chosen, *changes, pre.mean, pre.std)
+        return pre(crop_flip(self.images[chosen], *changes))  # moved and mirrored, then scaled
 
 
 def evaluation_batches(

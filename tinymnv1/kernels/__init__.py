@@ -23,6 +23,7 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 from tinymnv1.kernels.activation import relu6_backward, relu6_forward
+from tinymnv1.kernels.augment import augment_batch
 from tinymnv1.kernels.batchnorm import batchnorm_backward, batchnorm_forward, batchnorm_inference
 from tinymnv1.kernels.conv2d import conv2d_backward, conv2d_forward
 from tinymnv1.kernels.depthwise import depthwise_backward, depthwise_forward
@@ -38,8 +39,10 @@ from tinymnv1.kernels.pooling import (
     maxpool_forward,
 )
 from tinymnv1.ops import (
+    crop_flip,
     dropout_backward,
     dropout_forward,
+    normalise,
     relu_backward,
     relu_forward,
     softmax,
@@ -48,6 +51,7 @@ from tinymnv1.ops import (
 
 __all__ = [
     "adam_step",
+    "augment_batch",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -55,6 +59,7 @@ __all__ = [
     "batchnorm_inference",
     "conv2d_backward",
     "conv2d_forward",
+    "crop_flip",
     "depthwise_backward",
     "depthwise_forward",
     "dropout_backward",
@@ -65,6 +70,7 @@ __all__ = [
     "linear_forward",
     "maxpool_backward",
     "maxpool_forward",
+    "normalise",
     "pointwise_backward",
     "pointwise_forward",
     "relu6_backward",

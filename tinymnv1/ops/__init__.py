@@ -12,6 +12,7 @@ to work in place.)
 """
 
 from tinymnv1.ops.activation import relu6_backward, relu6_forward, relu_backward, relu_forward
+from tinymnv1.ops.augment import augment_batch, crop_flip, normalise
 from tinymnv1.ops.batchnorm import batchnorm_backward, batchnorm_forward, batchnorm_inference
 from tinymnv1.ops.conv2d import (
     conv2d_backward,
@@ -41,6 +42,7 @@ from tinymnv1.ops.pooling import (
 
 __all__ = [
     "adam_step",
+    "augment_batch",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -50,6 +52,7 @@ __all__ = [
     "conv2d_backward_naive",
     "conv2d_forward",
     "conv2d_forward_naive",
+    "crop_flip",
     "depthwise_backward",
     "depthwise_backward_naive",
     "depthwise_forward",
@@ -62,6 +65,7 @@ __all__ = [
     "linear_forward",
     "maxpool_backward",
     "maxpool_forward",
+    "normalise",
     "pointwise_backward",
     "pointwise_forward",
     "relu6_backward",
