@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tinymnv1.engine.layered import LayerEngine
 
 if TYPE_CHECKING:
+    from tinymnv1.engine.inference import InferenceEngine
     from tinymnv1.engine.training import TrainingEngine
 
-__all__ = ["LayerEngine", "TrainingEngine"]
+__all__ = ["InferenceEngine", "LayerEngine", "TrainingEngine"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from tinymnv1.engine.training import TrainingEngine
 
         return TrainingEngine
+    if name == "InferenceEngine":
+        from tinymnv1.engine.inference import InferenceEngine
+
+        return InferenceEngine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,7 +31,7 @@ from tinymnv1.kernels.blocks import (
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
 from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forward
-from tinymnv1.kernels.fused_ends import pool_backward, pool_forward, stem_backward, stem_forward
+from tinymnv1.kernels.fused_ends import pool_backward, pool_forward, stem_backward, stem_forward, stem_scratch
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
 from tinymnv1.kernels.moments import finish_backward, finish_forward
 from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS
@@ -46,7 +46,7 @@ Take = Callable[[int], Array]
 FEW_WEIGHTS = 1 << 15
 """Up to so many weights, each chunk of the rows has its own sum of the weights' gradient."""
 
-BAND_FLOATS = 1 << 15
+BAND_FLOATS = 1 << 16
 """About so many floats of padded input are the scratch memory of a depthwise unit of work: they stay in the cache."""
 
 NOTHING = np.empty(0, np.float32)
@@ -58,11 +58,21 @@ def blocks_of(rows: int) -> tuple[int, int]:
     return block, -(-rows // block)
 
 
+def shares_of_columns(blocks: int, width: int) -> int:
+    """Into how many shares the `width` columns of a product are split: several if there are few blocks of rows."""
+    return 1 if blocks >= 4 * CHUNKS else max(width // LANES // 8, 1)
+
+
 def counts_of(rows: int, unit: int) -> Array:
     """The rows of each unit of so many: all alike but the last."""
     counts = np.full(-(-rows // unit), float(unit))
     counts[-1] = rows - unit * (len(counts) - 1)
     return counts
+
+
+def equal_bands(rows: int, most: int) -> int:
+    """Rows of a band, if so many rows are cut into as few equal bands as possible of at most `most` rows."""
+    return -(-rows // -(-rows // max(most, 1)))
 
 
 class Stage:
@@ -128,23 +138,21 @@ class Product:
         """Floats of scratch memory that a thread needs."""
         return self.block * (spread(self.cin) + spread(self.cout) + PANEL) + 2 * PANEL
 
-    def groups(self, width: int) -> int:
-        """Into how many shares the columns of a product are split: several if there are few blocks of rows."""
-        return 1 if self.blocks >= 4 * CHUNKS else max(width // LANES // 8, 1)
-
     def forward(self, z_in: Array, bn_in: Array, z_out: Array, scratch: Array) -> None:
         pack(self.weight.data.reshape(-1), self.cin, self.cout, self.packed)
         pointwise_forward(
             z_in, bn_in, self.cin, self.width_in, self.low, self.high, self.packed, z_out, self.width_out,
-            self.rows, self.block, self.groups(self.width_out), scratch, self.moments,
+            self.rows, self.block, shares_of_columns(self.blocks, self.width_out), scratch, self.moments,
         )  # fmt: skip
 
-    def backward(self, dy_out: Array, z_out: Array, bn_out: Array, z_in: Array, bn_in: Array, dy_in: Array, scratch: Array) -> None:
+    def backward(
+        self, dy_out: Array, z_out: Array, bn_out: Array, z_in: Array, bn_in: Array, dy_in: Array, scratch: Array
+    ) -> None:
         pack_transposed(self.weight.data.reshape(-1), self.cout, self.cin, self.packed_transposed)
         pointwise_backward(
             dy_out, z_out, bn_out, self.cout, self.width_out, self.packed_transposed, z_in, bn_in, self.cin,
             self.width_in, self.low, self.high, dy_in, self.rows, self.block, self.chunks,
-            1 if self.few else self.groups(self.width_in), scratch, self.sums, self.kept,
+            1 if self.few else shares_of_columns(self.blocks, self.width_in), scratch, self.sums, self.kept,
             self.dw if self.few else NOTHING,
         )  # fmt: skip
         if not self.few:
@@ -180,7 +188,7 @@ class StemStage(Stage):
 
     @property
     def scratch(self) -> int:
-        return self.block * (self.apart + spread(self.channels)) + 2 * PANEL
+        return stem_scratch(self.block, self.apart, self.stride, (self.in_width + 2) * self.cin)
 
     def forward(self, x: Array, scratch: Array) -> None:
         pack(self.weight.data.reshape(-1), self.taps, self.channels, self.packed)
@@ -215,7 +223,7 @@ class DepthwiseStage(Stage):
 
         columns = (out_w - 1) * conv_stride + KERNEL
         rows = BAND_FLOATS // (columns * self.stride)  # of padded input that fit
-        self.band = min(max((rows - KERNEL) // conv_stride + 1, 1), out_h)
+        self.band = equal_bands(out_h, (rows - KERNEL) // conv_stride + 1)
         whole = self.band == out_h
         self.per_unit = max(min(-(-BLOCK_ROWS // (out_h * out_w)), self.images // CHUNKS), 1) if whole else 1
         if whole:
@@ -225,7 +233,7 @@ class DepthwiseStage(Stage):
         self.moments = take(self.counts.size * 2 * self.stride)
 
         rows = BAND_FLOATS // ((before.width + KERNEL - 1) * self.stride)
-        self.back_band = min(max(rows - KERNEL + 1, 1), before.height)
+        self.back_band = equal_bands(before.height, rows - KERNEL + 1)
         units = self.images * -(-before.height // self.back_band)
         self.chunks = min(CHUNKS, units)
         self.sums = take(self.chunks * 2 * self.stride)
@@ -432,5 +440,3 @@ class TrainingEngine:
     def __call__(self, x: Array) -> Array:
         """Logits (N, classes) in evaluation mode."""
         return self.model.forward(x, train=False)
-
-

@@ -2,7 +2,9 @@
 
 A unit of work is a band of rows of one image, or several small images. Its input is activated (forward), or turned
 into the gradient dz (backward), as it is copied into scratch memory with a border of zeros. After that no loop has a
-border to look out for: nine vectors around a pixel, nine weights in registers.
+border to look out for: nine vectors around a pixel, nine weights in registers. The copy is made of planes, one for each
+vector of channels, so that neighbouring pixels are neighbours in memory; at a distance of 512 channels they would push
+each other out of the first-level cache.
 
 Backward at a stride above 1, the rows and columns of dz are set `stride` apart with zeros between them. That makes a
 stride of 1 of it: pixel (h, v) met tap (i, j) at row h + top - i and column v + left - j of the spread-out dz.
@@ -10,122 +12,133 @@ stride of 1 of it: pixel (h, v) met tap (i, j) at row h + top - i and column v +
 
 from numba import get_thread_id, prange
 
-from tinymnv1.kernels.blocks import MEAN, SCALE, SHIFT, activate, block_moments, fill_zero, gradient
+from tinymnv1.kernels.blocks import ALONG_DY, ALONG_Z, CONSTANT, MEAN, SCALE, SHIFT, block_moments, fill_zero
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, vsplat, vstore, vsub, vzero
 
 
 @serial
-def activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a, ia):
-    """Rows first, first + 1 ... of image n into a, activated, `columns` pixels each; zeros outside the image.
+def activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a):
+    """Rows first, first + 1 ... of image n into the planes a, activated, `columns` pixels each; zeros outside the image.
 
-    left: columns of zeros on the left. Rows of a follow each other without a gap.
+    left: columns of zeros on the left.
     """
-    inside = min(width, columns - left)
+    bottom, top = vsplat(low), vsplat(high)
+    plane, target = rows * columns, 0
     for h in range(first, first + rows):
-        if 0 <= h < height:
-            fill_zero(a, ia, left * channels)
-            place = (n * height + h) * width * channels
-            activate(z, place, inside, channels, bn, low, high, a, ia + left * channels, channels)
-            fill_zero(a, ia + (left + inside) * channels, (columns - left - inside) * channels)
-        else:
-            fill_zero(a, ia, columns * channels)
-        ia += columns * channels
+        place = (n * height + h) * width * channels
+        for v in range(-left, columns - left):
+            if 0 <= h < height and 0 <= v < width:
+                for c in range(0, channels, LANES):
+                    zv = vload(z, place + v * channels + c)
+                    y = vfma(zv, vload(bn, SCALE * channels + c), vload(bn, SHIFT * channels + c))
+                    vstore(a, target + c * plane, vclip(y, bottom, top))
+            else:
+                for c in range(0, channels, LANES):
+                    vstore(a, target + c * plane, vzero())
+            target += LANES
 
 
 @serial
-def _gradient_band(dy, z, n, out_h, out_w, channels, stride, first, rows, left, columns, bn, dz, idz):
-    """Rows first, first + 1 ... of the spread-out dz of image n; its column 0 is at `left` of the `columns` pixels."""
-    for d in range(first, first + rows):
-        fill_zero(dz, idz, columns * channels)
-        if d >= 0 and d % stride == 0 and d // stride < out_h:
-            place = (n * out_h + d // stride) * out_w * channels
-            count = min(out_w, (columns - left + stride - 1) // stride)  # a pixel beyond that meets none of the image
-            gradient(dy, z, place, count, channels, bn, dz, idz + left * channels, stride * channels)
-        idz += columns * channels
+def _gradient_band(dy, z, n, out_h, out_w, channels, stride, first, rows, left, columns, bn, dz):
+    """Rows first, first + 1 ... of the spread-out dz of image n into planes; its column 0 is at `left` of `columns`."""
+    fill_zero(dz, 0, rows * columns * channels)
+    plane = rows * columns
+    count = min(out_w, (columns - left + stride - 1) // stride)  # a pixel beyond that meets none of the image
+    for r in range((max(first, 0) + stride - 1) // stride, min((first + rows - 1) // stride + 1, out_h)):
+        place = (n * out_h + r) * out_w * channels
+        target = ((r * stride - first) * columns + left) * LANES
+        for _ in range(count):
+            for c in range(0, channels, LANES):
+                along = vfma(vload(z, place + c), vload(bn, ALONG_Z * channels + c), vload(bn, CONSTANT * channels + c))
+                along = vfma(vload(dy, place + c), vload(bn, ALONG_DY * channels + c), along)
+                vstore(dz, target + c * plane, along)
+            place += channels
+            target += stride * LANES
 
 
 @serial
-def convolve_band(a, ia, columns, w, y, iy, rows, out_w, channels, stride):
-    """`rows` rows of the output, from the padded input a of `columns` pixels a row. w: (9, channels), flat."""
-    for r in range(rows):
-        for c in range(0, channels, LANES):
-            w0, w1, w2 = vload(w, c), vload(w, channels + c), vload(w, 2 * channels + c)
-            w3, w4, w5 = vload(w, 3 * channels + c), vload(w, 4 * channels + c), vload(w, 5 * channels + c)
-            w6, w7, w8 = vload(w, 6 * channels + c), vload(w, 7 * channels + c), vload(w, 8 * channels + c)
-            p0 = ia + r * stride * columns * channels + c
-            p1, p2 = p0 + columns * channels, p0 + 2 * columns * channels
-            place = iy + r * out_w * channels + c
+def convolve_band(a, plane, columns, w, y, iy, rows, out_w, channels, stride):
+    """`rows` rows of the output, from planes of the padded input: `plane` pixels each. w: (9, channels), flat."""
+    down = columns * LANES
+    for c in range(0, channels, LANES):
+        w0, w1, w2 = vload(w, c), vload(w, channels + c), vload(w, 2 * channels + c)
+        w3, w4, w5 = vload(w, 3 * channels + c), vload(w, 4 * channels + c), vload(w, 5 * channels + c)
+        w6, w7, w8 = vload(w, 6 * channels + c), vload(w, 7 * channels + c), vload(w, 8 * channels + c)
+        place = iy + c
+        for r in range(rows):
+            p = c * plane + r * stride * down
             for _ in range(out_w):
                 # Three chains: a fused multiply-add takes four cycles, and a chain must wait for each.
-                s0, s1, s2 = vmul(vload(a, p0), w0), vmul(vload(a, p1), w3), vmul(vload(a, p2), w6)
-                s0, s1 = vfma(vload(a, p0 + channels), w1, s0), vfma(vload(a, p1 + channels), w4, s1)
-                s2 = vfma(vload(a, p2 + channels), w7, s2)
-                s0, s1 = vfma(vload(a, p0 + 2 * channels), w2, s0), vfma(vload(a, p1 + 2 * channels), w5, s1)
-                s2 = vfma(vload(a, p2 + 2 * channels), w8, s2)
+                s0, s1, s2 = vmul(vload(a, p), w0), vmul(vload(a, p + down), w3), vmul(vload(a, p + 2 * down), w6)
+                s0, s1 = vfma(vload(a, p + LANES), w1, s0), vfma(vload(a, p + down + LANES), w4, s1)
+                s2 = vfma(vload(a, p + 2 * down + LANES), w7, s2)
+                s0, s1 = vfma(vload(a, p + 2 * LANES), w2, s0), vfma(vload(a, p + down + 2 * LANES), w5, s1)
+                s2 = vfma(vload(a, p + 2 * down + 2 * LANES), w8, s2)
                 vstore(y, place, vadd(s0, vadd(s1, s2)))
-                p0 += stride * channels
-                p1 += stride * channels
-                p2 += stride * channels
+                p += stride * LANES
                 place += channels
 
 
 @serial
-def _backward_row(dz, idz, columns, w, z, iz, width, channels, bn, low, high, dy, dw, idw, partial, i):
-    """One row of dy_in, and what the row adds to dw and to the sums of batch norm."""
+def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low, high, dy, dw, idw, partial, i):
+    """`rows` rows of dy_in from the planes dz, and what they add to dw and to the sums of batch norm."""
     bottom, top = vsplat(low), vsplat(high)
+    down = columns * LANES
     for c in range(0, channels, LANES):
         scale, shift = vload(bn, SCALE * channels + c), vload(bn, SHIFT * channels + c)
         mean = vload(bn, MEAN * channels + c)
-        # Tap (i, j) is met by row 2 - i, column 2 - j around the pixel: the weights in reverse.
+        # Tap (i, j) is met by row 2 - i, column 2 - j around the pixel: the weights in reverse, and dw too.
         w0, w1, w2 = vload(w, 8 * channels + c), vload(w, 7 * channels + c), vload(w, 6 * channels + c)
         w3, w4, w5 = vload(w, 5 * channels + c), vload(w, 4 * channels + c), vload(w, 3 * channels + c)
         w6, w7, w8 = vload(w, 2 * channels + c), vload(w, channels + c), vload(w, c)
-        g, gz = vload(partial, i + c), vload(partial, i + channels + c)
-        p0 = idz + c
-        p1, p2 = p0 + columns * channels, p0 + 2 * columns * channels
-        place = iz + c
-        for _ in range(width):
-            s0, s1, s2 = vmul(vload(dz, p0), w0), vmul(vload(dz, p1), w3), vmul(vload(dz, p2), w6)
-            s0, s1 = vfma(vload(dz, p0 + channels), w1, s0), vfma(vload(dz, p1 + channels), w4, s1)
-            s2 = vfma(vload(dz, p2 + channels), w7, s2)
-            s0, s1 = vfma(vload(dz, p0 + 2 * channels), w2, s0), vfma(vload(dz, p1 + 2 * channels), w5, s1)
-            s2 = vfma(vload(dz, p2 + 2 * channels), w8, s2)
-            zv = vload(z, place)
-            d = vpass(vadd(s0, vadd(s1, s2)), vfma(zv, scale, shift), bottom, top)
-            vstore(dy, place, d)
-            g, gz = vadd(g, d), vfma(d, vsub(zv, mean), gz)
-            p0 += channels
-            p1 += channels
-            p2 += channels
-            place += channels
-        vstore(partial, i + c, g)
-        vstore(partial, i + channels + c, gz)
-        # dw in a loop of its own: nine weights and nine sums do not fit into the registers together.
-        g0, g1, g2 = vload(dw, idw + 8 * channels + c), vload(dw, idw + 7 * channels + c), vload(dw, idw + 6 * channels + c)
-        g3, g4, g5 = vload(dw, idw + 5 * channels + c), vload(dw, idw + 4 * channels + c), vload(dw, idw + 3 * channels + c)
-        g6, g7, g8 = vload(dw, idw + 2 * channels + c), vload(dw, idw + channels + c), vload(dw, idw + c)
-        p0 = idz + c
-        p1, p2 = p0 + columns * channels, p0 + 2 * columns * channels
-        place = iz + c
-        for _ in range(width):
-            a = vclip(vfma(vload(z, place), scale, shift), bottom, top)
-            g0, g1, g2 = vfma(a, vload(dz, p0), g0), vfma(a, vload(dz, p0 + channels), g1), vfma(a, vload(dz, p0 + 2 * channels), g2)
-            g3, g4, g5 = vfma(a, vload(dz, p1), g3), vfma(a, vload(dz, p1 + channels), g4), vfma(a, vload(dz, p1 + 2 * channels), g5)
-            g6, g7, g8 = vfma(a, vload(dz, p2), g6), vfma(a, vload(dz, p2 + channels), g7), vfma(a, vload(dz, p2 + 2 * channels), g8)
-            p0 += channels
-            p1 += channels
-            p2 += channels
-            place += channels
-        vstore(dw, idw + 8 * channels + c, g0)
-        vstore(dw, idw + 7 * channels + c, g1)
-        vstore(dw, idw + 6 * channels + c, g2)
-        vstore(dw, idw + 5 * channels + c, g3)
-        vstore(dw, idw + 4 * channels + c, g4)
-        vstore(dw, idw + 3 * channels + c, g5)
-        vstore(dw, idw + 2 * channels + c, g6)
-        vstore(dw, idw + channels + c, g7)
-        vstore(dw, idw + c, g8)
+        g0, g1, g2 = vzero(), vzero(), vzero()
+        g3, g4, g5 = vzero(), vzero(), vzero()
+        g6, g7, g8 = vzero(), vzero(), vzero()
+        g, gz = vzero(), vzero()
+        row = iz + c
+        for r in range(rows):
+            p, place = c * plane + r * down, row
+            for _ in range(width):
+                s0, s1, s2 = vmul(vload(dz, p), w0), vmul(vload(dz, p + down), w3), vmul(vload(dz, p + 2 * down), w6)
+                s0, s1 = vfma(vload(dz, p + LANES), w1, s0), vfma(vload(dz, p + down + LANES), w4, s1)
+                s2 = vfma(vload(dz, p + 2 * down + LANES), w7, s2)
+                s0, s1 = vfma(vload(dz, p + 2 * LANES), w2, s0), vfma(vload(dz, p + down + 2 * LANES), w5, s1)
+                s2 = vfma(vload(dz, p + 2 * down + 2 * LANES), w8, s2)
+                zv = vload(z, place)
+                d = vpass(vadd(s0, vadd(s1, s2)), vfma(zv, scale, shift), bottom, top)
+                vstore(dy, place, d)
+                g, gz = vadd(g, d), vfma(d, vsub(zv, mean), gz)
+                p += LANES
+                place += channels
+            # dw in a loop of its own: nine weights and nine sums do not fit into the registers together.
+            p, place = c * plane + r * down, row
+            for _ in range(width):
+                a = vclip(vfma(vload(z, place), scale, shift), bottom, top)
+                g0, g1 = vfma(a, vload(dz, p), g0), vfma(a, vload(dz, p + LANES), g1)
+                g2, g3 = vfma(a, vload(dz, p + 2 * LANES), g2), vfma(a, vload(dz, p + down), g3)
+                g4, g5 = vfma(a, vload(dz, p + down + LANES), g4), vfma(a, vload(dz, p + down + 2 * LANES), g5)
+                g6, g7 = vfma(a, vload(dz, p + 2 * down), g6), vfma(a, vload(dz, p + 2 * down + LANES), g7)
+                g8 = vfma(a, vload(dz, p + 2 * down + 2 * LANES), g8)
+                p += LANES
+                place += channels
+            row += width * channels
+        _add_to(partial, i + c, g)
+        _add_to(partial, i + channels + c, gz)
+        _add_to(dw, idw + 8 * channels + c, g0)
+        _add_to(dw, idw + 7 * channels + c, g1)
+        _add_to(dw, idw + 6 * channels + c, g2)
+        _add_to(dw, idw + 5 * channels + c, g3)
+        _add_to(dw, idw + 4 * channels + c, g4)
+        _add_to(dw, idw + 3 * channels + c, g5)
+        _add_to(dw, idw + 2 * channels + c, g6)
+        _add_to(dw, idw + channels + c, g7)
+        _add_to(dw, idw + c, g8)
+
+
+@serial
+def _add_to(a, i, v):
+    vstore(a, i, vadd(vload(a, i), v))
 
 
 @parallel
@@ -146,12 +159,12 @@ def depthwise_forward(
         last = min(n0 + per_unit, images)
         a = scratch[get_thread_id()]
         for n in range(n0, last):
+            padded_rows = (rows - 1) * stride + 3
             activate_band(
-                z_in, n, height, width, channels, r0 * stride - top, (rows - 1) * stride + 3, left, columns, bn_in, low,
-                high, a, 0,
-            )  # fmt: skip
+                z_in, n, height, width, channels, r0 * stride - top, padded_rows, left, columns, bn_in, low, high, a
+            )
             iz = (n * out_h + r0) * out_w * channels
-            convolve_band(a, 0, columns, w, z_out, iz, rows, out_w, channels, stride)
+            convolve_band(a, padded_rows * columns, columns, w, z_out, iz, rows, out_w, channels, stride)
         iz = (n0 * out_h + r0) * out_w * channels
         block_moments(
             z_out, iz, channels, (last - n0) * rows * out_w, 0, channels // LANES, partial, unit * 2 * channels
@@ -179,12 +192,10 @@ def depthwise_backward(
             n, h0 = unit // bands, unit % bands * band
             rows = min(band, height - h0)
             _gradient_band(
-                dy_out, z_out, n, out_h, out_w, channels, stride, h0 + top - 2, rows + 2, 2 - left, columns, bn_out,
-                dz, 0,
+                dy_out, z_out, n, out_h, out_w, channels, stride, h0 + top - 2, rows + 2, 2 - left, columns, bn_out, dz
+            )
+            iz = (n * height + h0) * width * channels
+            _backward_band(
+                dz, (rows + 2) * columns, columns, w, z_in, iz, rows, width, channels, bn_in, low, high,
+                dy_in, dw, idw, partial, i,
             )  # fmt: skip
-            for r in range(rows):
-                iz = (n * height + h0 + r) * width * channels
-                _backward_row(
-                    dz, r * columns * channels, columns, w, z_in, iz, width, channels, bn_in, low, high,
-                    dy_in, dw, idw, partial, i,
-                )  # fmt: skip

@@ -14,27 +14,68 @@ from tinymnv1.kernels.blocks import (
     product,
 )
 from tinymnv1.kernels.compile import parallel, serial
-from tinymnv1.kernels.simd import LANES, TILE_ROWS, vadd, vclip, vfma, vload, vmul, vpass, vsplat, vstore, vsub, vzero
+from tinymnv1.kernels.simd import (
+    LANES,
+    TILE_ROWS,
+    vadd,
+    vclip,
+    vfma,
+    vload,
+    vload_tail,
+    vmul,
+    vpass,
+    vsplat,
+    vstore,
+    vsub,
+    vzero,
+)
 
 
 @serial
-def gather_rows(x, height, width, cin, start, rows, out_h, out_w, stride, top, left, a, lda):
-    """What so many output pixels see of the image, from pixel `start` on: 3 * 3 * cin numbers a row, lda apart."""
-    for r in range(rows):
-        n, rest = (start + r) // (out_h * out_w), (start + r) % (out_h * out_w)
-        h0, v0 = rest // out_w * stride - top, rest % out_w * stride - left
+def _padded_line(x, height, width, cin, n, h, first, columns, line, il):
+    """Pixels first, first + 1 ... of row h of image n, zeros where there are none: columns * cin floats from line[il]."""
+    length = columns * cin
+    if h < 0 or h >= height:
+        for k in range(0, length, LANES):
+            vstore(line, il + k, vzero())
+        return
+    before = max(-first, 0) * cin
+    place = ((n * height + h) * width + max(first, 0)) * cin
+    count = (min(width, first + columns) - max(first, 0)) * cin
+    for k in range(0, before, LANES):
+        vstore(line, il + k, vzero())
+    for k in range(0, count, LANES):
+        vstore(line, il + before + k, vload_tail(x, place + k, count - k))
+    for k in range(before + count, length):
+        line[il + k] = 0
+
+
+@serial
+def gather_rows(x, height, width, cin, start, rows, out_h, out_w, stride, top, left, a, lda, il):
+    """What so many output pixels see of the image, from pixel `start` on: 3 * 3 * cin numbers a row, lda apart.
+
+    a[il:] is room for one padded row of the image. The three pixels of a row are neighbours in memory: they are copied
+    as vectors, of which the last one's rest is overwritten by what comes next, or falls into the gap between the rows.
+    """
+    run, r = 3 * cin, 0
+    while r < rows:
+        n, oh, ow = (start + r) // (out_h * out_w), (start + r) // out_w % out_h, (start + r) % out_w
+        count = min(out_w - ow, rows - r)  # pixels of one row of the output
         for i in range(3):
-            h = h0 + i
-            place, target = ((n * height + h) * width + v0) * cin, r * lda + i * 3 * cin
-            low, high = max(-v0, 0) * cin, min(width - v0, 3) * cin  # the part of the row that lies in the image
-            if h < 0 or h >= height:
-                low, high = 3 * cin, 3 * cin
-            for k in range(low):
-                a[target + k] = 0
-            for k in range(low, high):
-                a[target + k] = x[place + k]
-            for k in range(high, 3 * cin):
-                a[target + k] = 0
+            first = ow * stride - left
+            _padded_line(x, height, width, cin, n, oh * stride - top + i, first, (count - 1) * stride + 3, a, il)
+            source, target = il, r * lda + i * run
+            for _ in range(count):
+                for k in range(0, run, LANES):
+                    vstore(a, target + k, vload(a, source + k))
+                source += stride * cin
+                target += lda
+        r += count
+
+
+def stem_scratch(block: int, lda: int, width_out: int, line: int) -> int:
+    """Floats of scratch memory a thread needs for blocks of so many rows; line: of a padded row of the image."""
+    return block * (lda + width_out + LANES) + line + 4 * LANES
 
 
 @parallel
@@ -43,14 +84,14 @@ def stem_forward(
 ):
     """z_out = the 3x3 convolution of the images x (N, H, W, cin), flat, and the moments of each block of rows.
 
-    packed: `pack` of the weights (9 * cin, channels out).  scratch: (threads, at least block * lda), lda >= 9 * cin.
+    packed: `pack` of the weights (9 * cin, channels out).  scratch: (threads, see `stem_scratch`), lda >= 9 * cin.
     """
     vectors = width_out // LANES
     for b in prange((rows + block - 1) // block):
         start = b * block
         count = min(block, rows - start)
         a = scratch[get_thread_id()]
-        gather_rows(x, height, width, cin, start, count, out_h, out_w, stride, top, left, a, lda)
+        gather_rows(x, height, width, cin, start, count, out_h, out_w, stride, top, left, a, lda, block * lda)
         iz = start * width_out
         product(a, 0, lda, 9 * cin, count, packed, 0, vectors, z_out, iz, width_out)
         block_moments(z_out, iz, width_out, count, 0, vectors, partial, b * 2 * width_out)
@@ -72,7 +113,8 @@ def stem_backward(
         for b in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
             start = b * block
             count = min(block, rows - start)
-            gather_rows(x, height, width, cin, start, count, out_h, out_w, stride, top, left, a, lda)
+            il = block * (lda + ldz)
+            gather_rows(x, height, width, cin, start, count, out_h, out_w, stride, top, left, a, lda, il)
             gradient(dy_out, z_out, start * width_out, count, width_out, bn_out, dz, idz, ldz)
             add_product_transposed(a, 0, lda, 9 * cin, count, dz, idz, ldz, 0, vectors, dw, idw, width_out)
 

@@ -55,7 +55,9 @@ def share_of_panels(group, groups, vectors):
 
 
 @parallel
-def pointwise_forward(z_in, bn_in, depth, width_in, low, high, packed, z_out, width_out, rows, block, groups, scratch, partial):
+def pointwise_forward(
+    z_in, bn_in, depth, width_in, low, high, packed, z_out, width_out, rows, block, groups, scratch, partial
+):
     """z_out = clip(bn(z_in), low, high) @ w, and the moments of each block of z_out.
 
     z_in: rows of width_in floats.  packed: `pack` of w (depth, channels out).  block: rows of a block, whole tiles.

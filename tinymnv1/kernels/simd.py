@@ -51,4 +51,4 @@ _vectors = make_vectors(LANES)
 vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
-product_tile = _vectors.product_tile
+product_tile, clipped_tile = _vectors.product_tile, _vectors.clipped_tile

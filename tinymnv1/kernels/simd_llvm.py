@@ -171,6 +171,9 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
         return _product_tile(emit, rows, vectors, transposed)
 
+    def clipped_tile(rows: int, vectors: int) -> Any:
+        return _clipped_tile(emit, rows, vectors)
+
     return SimpleNamespace(
         vload=vload,
         vload_tail=vload_tail,
@@ -185,6 +188,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vclip=vclip,
         vpass=vpass,
         product_tile=product_tile,
+        clipped_tile=clipped_tile,
     )
 
 
@@ -214,11 +218,29 @@ def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> A
     return tile
 
 
+def _clipped_tile(emit: Emitter, rows: int, vectors: int) -> Any:
+    """As `_product_tile`, whole, with a bias and a clip: y[r, j] = clip(bias[j] + sum of a[r, k] * b[k, j], low, high).
+
+    tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, bias, ibias, low, high)
+    """
+
+    @intrinsic
+    def tile(
+        typing: Any, a: Any, ia: Any, lda: Any, depth: Any, b: Any, ib: Any, ldb: Any, y: Any, iy: Any, ldy: Any,
+        bias: Any, ibias: Any, low: Any, high: Any,
+    ) -> Any:  # fmt: skip
+        numbers = (bias, INDEX, types.float32, types.float32)
+        signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX, *numbers)
+        return signature, _tile_code(emit, rows, vectors, transposed=False, tail=False, clipped=True)
+
+    return tile
+
+
 def _tile_code(
-    emit: Emitter, rows: int, vectors: int, transposed: bool, tail: bool
+    emit: Emitter, rows: int, vectors: int, transposed: bool, tail: bool, clipped: bool = False
 ) -> Callable[[Any, Any, Any, Any], Any]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, ia, lda, depth, b, ib, ldb, y, iy, ldy, n = args
+        a, ia, lda, depth, b, ib, ldb, y, iy, ldy = args[:10]
         place = [INT64(emit.lanes * j) for j in range(vectors)]
         a_start = emit.pointer(context, builder, signature.args[0], a, ia)
         b_start = emit.pointer(context, builder, signature.args[4], b, ib)
@@ -226,13 +248,17 @@ def _tile_code(
         y_rows = [builder.gep(y_start, [builder.mul(ldy, INT64(r))]) for r in range(rows)]
         a_rows = [INT64(r) if transposed else builder.mul(lda, INT64(r)) for r in range(rows)]
         a_step = lda if transposed else INT64(1)
-        masks = [emit.first(builder, builder.sub(n, place[j])) for j in range(vectors)] if tail else []
+        masks = [emit.first(builder, builder.sub(args[10], place[j])) for j in range(vectors)] if tail else []
 
         def load(pointer: Any, j: int) -> Any:
             pointer = builder.gep(pointer, [place[j]])
             return emit.load_masked(builder, pointer, masks[j]) if tail else emit.load(builder, pointer)
 
-        start = [[load(y_rows[r], j) if transposed else emit.zero for j in range(vectors)] for r in range(rows)]
+        if clipped:
+            bias = emit.pointer(context, builder, signature.args[10], args[10], args[11])
+            start = [[load(bias, j) for j in range(vectors)]] * rows
+        else:
+            start = [[load(y_rows[r], j) if transposed else emit.zero for j in range(vectors)] for r in range(rows)]
 
         entry = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
@@ -258,6 +284,9 @@ def _tile_code(
         builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
 
         builder.position_at_end(done)
+        if clipped:
+            low, high = emit.splat(builder, args[12]), emit.splat(builder, args[13])
+            new = [[emit.between(builder, v, low, high) for v in row] for row in new]
         for r in range(rows):
             for j in range(vectors):
                 pointer = builder.gep(y_rows[r], [place[j]])

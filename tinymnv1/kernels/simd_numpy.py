@@ -68,6 +68,21 @@ def make_vectors(lanes: int) -> SimpleNamespace:
 
         return tile
 
+    def clipped_tile(rows: int, vectors: int) -> Any:
+        plain = product_tile(rows, vectors, transposed=False)
+
+        def tile(
+            a: Array, ia: int, lda: int, depth: int, b: Array, ib: int, ldb: int, y: Array, iy: int, ldy: int,
+            bias: Array, ibias: int, low: float, high: float,
+        ) -> None:  # fmt: skip
+            plain(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, None)
+            n = vectors * lanes
+            for row in range(iy, iy + rows * ldy, ldy):
+                v = y[row : row + n] + bias[ibias : ibias + n]
+                y[row : row + n] = vclip(v, np.float32(low), np.float32(high))
+
+        return tile
+
     return SimpleNamespace(
         vload=vload,
         vload_tail=vload_tail,
@@ -82,4 +97,5 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vclip=vclip,
         vpass=vpass,
         product_tile=product_tile,
+        clipped_tile=clipped_tile,
     )
