@@ -9,7 +9,7 @@ from tqdm import tqdm
 from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import DATASETS, load_dataset
-from tinymnv1.engine import LayerEngine
+from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
 from tinymnv1.runs import load_trained
 from tinymnv1.trainer import evaluate
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = dataset.limited(config.limit, config.seed)
     with tqdm(total=len(dataset.test_labels), unit="image", disable=None, leave=False) as bar:
         result = evaluate(
-            LayerEngine(trained.model),
+            inference_engine(trained.model),
             dataset.test_images,
             dataset.test_labels,
             trained.preprocess,

@@ -9,7 +9,7 @@ import numpy as np
 from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import read_image
-from tinymnv1.engine import LayerEngine
+from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
 from tinymnv1.ops import softmax
 from tinymnv1.runs import load_trained
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{picture}: is one of the images, and would be overwritten; choose another --picture")
     plots.check_picture(picture)
     images = np.stack([read_image(path, trained.preprocess.resolution) for path in args.images])
-    probabilities = softmax(LayerEngine(trained.model)(trained.preprocess(images)))
+    probabilities = softmax(inference_engine(trained.model)(trained.preprocess(images)))
     for path, p in zip(args.images, probabilities, strict=True):
         top = np.argsort(-p, kind="stable")[:5]
         print(f"{path}: " + ", ".join(f"{trained.classes[k]} {100 * p[k]:.1f} %" for k in top))

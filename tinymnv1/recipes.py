@@ -15,6 +15,7 @@ CHOICES = {
     "padding": ("symmetric", "tf"),
     "activation": ("relu6", "relu"),
     "backend": ("numba", "numpy"),
+    "engine": ("fused", "layers"),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "augment": tuple(AUGMENTATIONS),
@@ -29,7 +30,7 @@ class TrainConfig:
     limit: use at most so many training and so many test images; 0 means all.
     normalise: subtract the training pixels' mean and divide by their standard deviation.
     width, stem_stride, padding, activation, dropout, backend: of the model; stem_stride 0 means 1 up to 64 pixels and 2
-    above.
+    above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
     optimizer, lr, momentum, nesterov, weight_decay: momentum and nesterov are SGD's.
     schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
     clip_norm: limit of the gradient's norm; 0 means none.
@@ -47,6 +48,7 @@ class TrainConfig:
     activation: str = "relu6"
     dropout: float = 0.0
     backend: str = "numba"
+    engine: str = "fused"
     epochs: int = 5
     batch_size: int = 64
     optimizer: str = "sgd"

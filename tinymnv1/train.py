@@ -38,6 +38,7 @@ HELP = {
     "activation": "after every batch norm",
     "dropout": "before the classifier, in [0, 1)",
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
+    "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
     "epochs": "passes over the training images",
     "batch_size": "images per optimizer step",
     "optimizer": "which optimizer",
@@ -55,6 +56,7 @@ GROUPS = {
     "data": ("data", "data_dir", "resolution", "limit", "normalise", "augment"),
     "model": ("width", "stem_stride", "padding", "activation", "dropout", "backend"),
     "training": (
+        "engine",
         "epochs",
         "batch_size",
         "optimizer",

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinymnv1.checkpoint import save_checkpoint, with_prefix
 from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches
-from tinymnv1.engine import LayerEngine
+from tinymnv1.engine import inference_engine, training_engine
 from tinymnv1.errors import CheckpointError, DivergedError
 from tinymnv1.files import write_atomically
 from tinymnv1.model import MobileNetV1
@@ -152,11 +152,17 @@ class Trainer:
             backend=config.backend,
             rng=config.seed,
         )
-        self.engine = LayerEngine(self.model)
+        self.engine = training_engine(self.model, fused=config.engine == "fused")
         self.optimizer = make_optimizer(config, self.model)
         self.preprocess = make_preprocessing(config, dataset)
         self.batches = TrainingBatches(
-            dataset.train_images, dataset.train_labels, config.batch_size, self.preprocess, config.augment, config.seed
+            dataset.train_images,
+            dataset.train_labels,
+            config.batch_size,
+            self.preprocess,
+            config.augment,
+            config.seed,
+            self.model.buffer.ops,
         )
         self.schedule = make_schedule(config, len(self.batches))
         self.fingerprint = dataset.fingerprint()
@@ -238,7 +244,12 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         data = self.dataset
         return evaluate(
-            self.engine, data.test_images, data.test_labels, self.preprocess, self.config.batch_size, self.on_evaluate
+            inference_engine(self.model),
+            data.test_images,
+            data.test_labels,
+            self.preprocess,
+            self.config.batch_size,
+            self.on_evaluate,
         )
 
     def _diverged(self, what: str) -> DivergedError:

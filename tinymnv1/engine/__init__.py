@@ -1,18 +1,21 @@
 """Engines run a model's own parameters; the trainer does not care which one it drives.
 
-LayerEngine walks the layers. TrainingEngine and InferenceEngine are fused, and need the Numba backend. They are imported
-when they are first asked for: Numba takes a second to load.
+LayerEngine walks the layers. TrainingEngine and InferenceEngine are fused, and need the Numba backend. Those two are
+imported when they are first asked for: Numba takes a second to load.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Union
 
 from tinymnv1.engine.layered import LayerEngine
+from tinymnv1.model import MobileNetV1
+from tinymnv1.ops.window import Array
 
 if TYPE_CHECKING:
     from tinymnv1.engine.inference import InferenceEngine
     from tinymnv1.engine.training import TrainingEngine
 
-__all__ = ["InferenceEngine", "LayerEngine", "TrainingEngine"]
+__all__ = ["InferenceEngine", "LayerEngine", "TrainingEngine", "inference_engine", "training_engine"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +28,21 @@ def __getattr__(name: str) -> Any:
 
         return InferenceEngine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def training_engine(model: MobileNetV1, fused: bool = True) -> Union["TrainingEngine", LayerEngine]:
+    """The engine to train a model with: the fused one, if it is wanted and the model's backend is "numba"."""
+    if fused and model.backend == "numba":
+        from tinymnv1.engine.training import TrainingEngine
+
+        return TrainingEngine(model)
+    return LayerEngine(model)
+
+
+def inference_engine(model: MobileNetV1) -> Callable[[Array], Array]:
+    """The engine to evaluate a model as it is now: the fused one, if its backend is "numba"."""
+    if model.backend == "numba":
+        from tinymnv1.engine.inference import InferenceEngine
+
+        return InferenceEngine(model)
+    return LayerEngine(model)

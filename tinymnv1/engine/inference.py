@@ -1,22 +1,22 @@
 """The inference engine: batch norm folded into the convolutions, weights packed once, one arena.
 
 In evaluation batch norm is  y = scale z + shift  with  scale = gamma / sqrt(running_var + eps)  and
-shift = beta - running_mean scale.  z is linear in the weights, so  scale w  in place of w and a bias of  shift  give y at
-once; the clip follows in the register in which y was summed up.
+shift = beta - running_mean scale.  z is linear in the weights, so  scale w  in place of w and a bias of  shift  give y
+at once; the clip follows in the register in which y was summed up.
 
 Activations live in two buffers that take turns: each convolution reads one and writes the other.
 """
 
 import numpy as np
 
-from tinymnv1.engine.training import blocks_of, equal_bands, shares_of_columns
+from tinymnv1.engine.shares import blocks_of, equal_bands, shares_of_columns
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import pack, padded, spread, whole_tiles
 from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
 from tinymnv1.kernels.fused_ends import stem_scratch
 from tinymnv1.kernels.inference import depthwise_inference, pointwise_inference, pool_inference, stem_inference
 from tinymnv1.kernels.simd import LANES, TILE_ROWS
-from tinymnv1.layers import BatchNorm
+from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops.window import Array, span
 
@@ -28,8 +28,9 @@ def apart(channels: int) -> int:
     return padded(channels) if channels < 256 else spread(channels)
 
 
-def _folded(norm: BatchNorm) -> tuple[Array, Array]:
+def _folded(norm: Layer) -> tuple[Array, Array]:
     """(scale, shift) of a batch norm in evaluation, (C,) each."""
+    assert isinstance(norm, BatchNorm)
     params, buffers = norm.params, norm.buffers
     scale = params["gamma"].data / np.sqrt(buffers["running_var"] + np.float32(norm.eps))
     return scale, params["beta"].data - buffers["running_mean"] * scale
@@ -82,7 +83,7 @@ class Stem:
 class Depthwise:
     """Depthwise convolution with bias and clip."""
 
-    def __init__(self, weight: Array, norm: BatchNorm, stride: int, padding: str, low: float, high: float) -> None:
+    def __init__(self, weight: Array, norm: Layer, stride: int, padding: str, low: float, high: float) -> None:
         """weight: (3, 3, C)."""
         scale, shift = _folded(norm)
         self.stride, self.padding, self.low, self.high = stride, padding, np.float32(low), np.float32(high)
@@ -139,7 +140,7 @@ class Pointwise:
 class InferenceEngine:
     """Logits of a model in evaluation mode, for batches of any size.
 
-    It copies the model's weights; after the model has changed, `refresh` copies them again.
+    It folds the weights as they are now: when the model has changed, make a new one.
     """
 
     def __init__(self, model: MobileNetV1) -> None:
@@ -149,11 +150,7 @@ class InferenceEngine:
         self.model = model
         self._buffers = [np.empty(0, np.float32)] * 2
         self._scratch = np.empty((0, 0), np.float32)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Fold and pack the model's present weights and running statistics."""
-        model, config = self.model, self.model.config
+        config = model.config
         low, high = 0.0, 6.0 if config.activation == "relu6" else np.inf
         self._steps: list[Stem | Depthwise | Pointwise] = [Stem(model, low, high)]
         for block, (_, _, stride) in zip(model.blocks, config.blocks, strict=True):

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tinymnv1.engine.inference import InferenceEngine
+from tinymnv1.engine.shares import blocks_of, counts_of, equal_bands, shares_of_columns
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import (
     ALONG_DY,
@@ -34,11 +36,12 @@ from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forwa
 from tinymnv1.kernels.fused_ends import pool_backward, pool_forward, stem_backward, stem_forward, stem_scratch
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
 from tinymnv1.kernels.moments import finish_backward, finish_forward
-from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS
-from tinymnv1.layers import BatchNorm, Dropout, Parameter
+from tinymnv1.kernels.simd import PANEL, TILE_ROWS
+from tinymnv1.layers import BatchNorm, Dropout, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
 from tinymnv1.ops.window import Array, span
+from tinymnv1.parameters import Parameter
 
 Take = Callable[[int], Array]
 """Gives so many float32 of the arena, not initialised."""
@@ -52,34 +55,12 @@ BAND_FLOATS = 1 << 16
 NOTHING = np.empty(0, np.float32)
 
 
-def blocks_of(rows: int) -> tuple[int, int]:
-    """(rows of a block, number of blocks): equal blocks of at most BLOCK_ROWS rows, whole tiles."""
-    block = whole_tiles(-(-rows // -(-rows // BLOCK_ROWS)))
-    return block, -(-rows // block)
-
-
-def shares_of_columns(blocks: int, width: int) -> int:
-    """Into how many shares the `width` columns of a product are split: several if there are few blocks of rows."""
-    return 1 if blocks >= 4 * CHUNKS else max(width // LANES // 8, 1)
-
-
-def counts_of(rows: int, unit: int) -> Array:
-    """The rows of each unit of so many: all alike but the last."""
-    counts = np.full(-(-rows // unit), float(unit))
-    counts[-1] = rows - unit * (len(counts) - 1)
-    return counts
-
-
-def equal_bands(rows: int, most: int) -> int:
-    """Rows of a band, if so many rows are cut into as few equal bands as possible of at most `most` rows."""
-    return -(-rows // -(-rows // max(most, 1)))
-
-
 class Stage:
     """One convolution and its batch norm: sizes, z, and the batch norm's numbers per channel."""
 
-    def __init__(self, take: Take, norm: BatchNorm, weight: Parameter, images: int, height: int, width: int) -> None:
+    def __init__(self, take: Take, norm: Layer, weight: Parameter, images: int, height: int, width: int) -> None:
         """height, width: of the output."""
+        assert isinstance(norm, BatchNorm)
         self.norm, self.weight = norm, weight
         self.images, self.height, self.width = images, height, width
         self.channels = norm.params["gamma"].data.size
@@ -211,7 +192,7 @@ class DepthwiseStage(Stage):
     """A depthwise convolution and its batch norm."""
 
     def __init__(
-        self, take: Take, before: Stage, norm: BatchNorm, weight: Parameter, conv_stride: int, padding: str,
+        self, take: Take, before: Stage, norm: Layer, weight: Parameter, conv_stride: int, padding: str,
         low: float, high: float,
     ) -> None:  # fmt: skip
         self.before, self.conv_stride = before, conv_stride
@@ -271,7 +252,7 @@ class DepthwiseStage(Stage):
 class PointwiseStage(Stage):
     """A pointwise convolution and its batch norm."""
 
-    def __init__(self, take: Take, before: Stage, norm: BatchNorm, weight: Parameter, low: float, high: float) -> None:
+    def __init__(self, take: Take, before: Stage, norm: Layer, weight: Parameter, low: float, high: float) -> None:
         super().__init__(take, norm, weight, before.images, before.height, before.width)
         self.before = before
         self.product = Product(take, weight, self.rows, low, high)
@@ -362,10 +343,8 @@ class Plan:
         for block, (_, _, stride) in zip(model.blocks, model.config.blocks, strict=True):
             layers = block.layers
             norm, weight = layers["depthwise_bn"], layers["depthwise"].params["weight"]
-            assert isinstance(norm, BatchNorm)
             stage = DepthwiseStage(take, before, norm, weight, stride, model.config.padding, low, high)
             norm, weight = layers["pointwise_bn"], layers["pointwise"].params["weight"]
-            assert isinstance(norm, BatchNorm)
             before = PointwiseStage(take, stage, norm, weight, low, high)
             self.stages += [stage, before]
         self.head = Head(take, model, before, low, high)
@@ -438,5 +417,5 @@ class TrainingEngine:
         return self._plans[shape]
 
     def __call__(self, x: Array) -> Array:
-        """Logits (N, classes) in evaluation mode."""
-        return self.model.forward(x, train=False)
+        """Logits (N, classes) in evaluation mode. It folds the weights anew: for many batches use InferenceEngine."""
+        return InferenceEngine(self.model)(x)

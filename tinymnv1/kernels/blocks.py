@@ -69,7 +69,7 @@ def whole_tiles(rows: int) -> int:
 def activate(z, iz, rows, width, bn, low, high, a, ia, lda):
     """a[r, :] = clip(scale z[r, :] + shift, low, high) for so many rows; z: rows of width floats; lda apart in a."""
     bottom, top = vsplat(low), vsplat(high)
-    for r in range(rows):
+    for _ in range(rows):
         for c in range(0, width, LANES):
             y = vfma(vload(z, iz + c), vload(bn, SCALE * width + c), vload(bn, SHIFT * width + c))
             vstore(a, ia + c, vclip(y, bottom, top))
@@ -80,7 +80,7 @@ def activate(z, iz, rows, width, bn, low, high, a, ia, lda):
 @serial
 def gradient(dy, z, iz, rows, width, bn, dz, idz, ldz):
     """dz[r, :] of a batch norm, from dy and z, both from index iz on; ldz apart in dz."""
-    for r in range(rows):
+    for _ in range(rows):
         for c in range(0, width, LANES):
             along = vfma(vload(z, iz + c), vload(bn, ALONG_Z * width + c), vload(bn, CONSTANT * width + c))
             vstore(dz, idz + c, vfma(vload(dy, iz + c), vload(bn, ALONG_DY * width + c), along))
@@ -147,22 +147,22 @@ def block_moments(z, iz, width, rows, first, last, partial, i):
     for c in range(first * LANES, last * LANES, LANES):
         s0, s1, s2, s3 = vzero(), vzero(), vzero(), vzero()
         place = iz + c
-        for r in range(0, whole, 4):
+        for _ in range(0, whole, 4):
             s0, s1 = vadd(s0, vload(z, place)), vadd(s1, vload(z, place + width))
             s2, s3 = vadd(s2, vload(z, place + 2 * width)), vadd(s3, vload(z, place + 3 * width))
             place += 4 * width
-        for r in range(whole, rows):
+        for _ in range(whole, rows):
             s0 = vadd(s0, vload(z, place))
             place += width
         mean = vmul(vadd(vadd(s0, s1), vadd(s2, s3)), share)
         s0, s1, s2, s3 = vzero(), vzero(), vzero(), vzero()
         place = iz + c
-        for r in range(0, whole, 4):
+        for _ in range(0, whole, 4):
             d0, d1 = vsub(vload(z, place), mean), vsub(vload(z, place + width), mean)
             d2, d3 = vsub(vload(z, place + 2 * width), mean), vsub(vload(z, place + 3 * width), mean)
             s0, s1, s2, s3 = vfma(d0, d0, s0), vfma(d1, d1, s1), vfma(d2, d2, s2), vfma(d3, d3, s3)
             place += 4 * width
-        for r in range(whole, rows):
+        for _ in range(whole, rows):
             d0 = vsub(vload(z, place), mean)
             s0 = vfma(d0, d0, s0)
             place += width

@@ -19,7 +19,7 @@ from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, 
 
 @serial
 def activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a):
-    """Rows first, first + 1 ... of image n into the planes a, activated, `columns` pixels each; zeros outside the image.
+    """Rows first, first + 1 ... of image n, activated, into the planes a: `columns` pixels a row, zeros outside the image.
 
     left: columns of zeros on the left.
     """

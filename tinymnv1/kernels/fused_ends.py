@@ -33,7 +33,7 @@ from tinymnv1.kernels.simd import (
 
 @serial
 def _padded_line(x, height, width, cin, n, h, first, columns, line, il):
-    """Pixels first, first + 1 ... of row h of image n, zeros where there are none: columns * cin floats from line[il]."""
+    """Pixels first, first + 1 ... of row h of image n, zeros where there are none; columns * cin floats, to line[il]."""
     length = columns * cin
     if h < 0 or h >= height:
         for k in range(0, length, LANES):

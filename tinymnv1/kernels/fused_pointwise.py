@@ -83,7 +83,7 @@ def pointwise_forward(
 
 @serial
 def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, a, ia, lda):
-    """da, the gradient of a = clip(y), becomes that of y, in place; a is written too; the sums for batch norm are added.
+    """da, the gradient of a = clip(y), becomes that of y, in place; a is written, the sums for batch norm are added.
 
     partial[i + c] += sum of dy, partial[i + width + c] += sum of dy (z - mean), for the vectors c from first to last.
     """
@@ -94,7 +94,7 @@ def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, 
         g0, g1, gz0, gz1 = vzero(), vzero(), vzero(), vzero()
         place, pa = iz + c, ia + c
         whole = rows // 2 * 2
-        for r in range(0, whole, 2):
+        for _ in range(0, whole, 2):
             z0, z1 = vload(z, place), vload(z, place + width)
             y0, y1 = vfma(z0, scale, shift), vfma(z1, scale, shift)
             d0 = vpass(vload(da, place), y0, bottom, top)
@@ -193,7 +193,7 @@ def _gradient_column(dy, z, iz, rows, width, c, bn, dz, idz):
     from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
     constant = vload(bn, CONSTANT * width + c)
     place = iz + c
-    for r in range(rows):
+    for _ in range(rows):
         vstore(dz, idz, vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant)))
         place += width
         idz += PANEL

@@ -79,7 +79,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
             n = vectors * lanes
             for row in range(iy, iy + rows * ldy, ldy):
                 v = y[row : row + n] + bias[ibias : ibias + n]
-                y[row : row + n] = vclip(v, np.float32(low), np.float32(high))
+                y[row : row + n] = vclip(v, np.full(n, low, np.float32), np.full(n, high, np.float32))
 
         return tile
 
