@@ -1,0 +1,115 @@
+"""The machine: what it is, and the most that its cores and its memory can do.
+
+No program is faster than the machine's peak: so many fused multiply-adds a second, so many bytes a second. The
+benchmarks state each speed as a share of it.
+"""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import BenchmarkError, Contender, Options, significant, take_turns
+from benchmarks.worker import Job
+from tinymnv1.ops.window import Array
+
+PACKAGES = ("numpy", "numba", "torch", "onnxruntime", "openvino")
+DEPTH, TILES = 128, 20_000
+"""Of the product that measures the multiply-adds: one tile's operands, 24 KB at most, stay in the first-level cache."""
+COPY_FLOATS = 1 << 26
+"""256 MiB are copied: far more than any cache holds."""
+
+
+def processor() -> str:
+    """The processor's name as the system tells it; its family and model, too, since some names say little."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = {key: re.search(rf"^{key}\s*: (.+)$", text, re.MULTILINE) for key in ("model name", "cpu family", "model")}
+    name, family, model = (match[1].strip() if match else "" for match in found.values())
+    if not name:
+        return platform.processor() or platform.machine()
+    return f"{name} (family {family}, model {model})" if family else name
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peaks(threads: int) -> Job:
+    """Set up: register tiles of a product on every thread, and a copy shared out among them."""
+    from numba import njit, prange
+
+    from tinymnv1.kernels.simd import PANEL, SIMD, TILE_ROWS, TILE_VECTORS, product_tile
+
+    tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
+    a = np.ones(threads * TILE_ROWS * DEPTH, np.float32)
+    b, y = np.ones(threads * DEPTH * PANEL, np.float32), np.empty(threads * TILE_ROWS * PANEL, np.float32)
+    source = np.ones(COPY_FLOATS, np.float32)
+    target = np.zeros_like(source)
+
+    @njit(parallel=True)
+    def fma(a: Array, b: Array, y: Array) -> None:
+        for t in prange(threads):
+            for _ in range(TILES):
+                tile(
+                    a,
+                    t * TILE_ROWS * DEPTH,
+                    DEPTH,
+                    DEPTH,
+                    b,
+                    t * DEPTH * PANEL,
+                    PANEL,
+                    y,
+                    t * TILE_ROWS * PANEL,
+                    PANEL,
+                    None,
+                )
+
+    @njit(parallel=True)
+    def copy(source: Array, target: Array) -> None:
+        for i in prange(source.size):
+            target[i] = source[i]
+
+    flops = 2 * threads * TILES * TILE_ROWS * PANEL * DEPTH
+    output = {"simd": SIMD, "flops": flops, "bytes": 2 * source.nbytes}
+    return Job({"fma": lambda: fma(a, b, y), "copy": lambda: copy(source, target)}, output)
+
+
+def describe(options: Options) -> dict[str, Any]:
+    """What every result carries: processor, versions, threads, date, and the measured peaks.
+
+    gflops: of fused multiply-adds, each two operations.  copy_gbs: bytes read and written.  Both are the fastest of
+    the turns, being meant as limits.
+    """
+    rounds = 2 if options.quick else 5
+    measured = take_turns([Contender("peak", peaks, options.threads)], rounds, "machine")["peak"]
+    if measured.missing is not None:
+        raise BenchmarkError(f"the machine's peak could not be measured: {measured.missing}")
+    output, seconds = measured.output, measured.seconds
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "threads": options.threads,
+        "simd": output["simd"],
+        "gflops": significant(output["flops"] / min(seconds["fma"]) / 1e9, 3),
+        "copy_gbs": significant(output["bytes"] / min(seconds["copy"]) / 1e9, 3),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
