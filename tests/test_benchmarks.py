@@ -1,0 +1,309 @@
+"""The benchmarks: turns and ratios, the same network in every framework, counts, and the tables in the documents."""
+
+import copy
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import contenders
+import numpy as np
+import pytest
+import torch
+from numeric import relative_error
+
+from benchmarks import __main__ as command
+from benchmarks import growth, harness, inference, kernels, machine, scaling, tables, train_step
+from benchmarks.harness import BenchmarkError, Contender, Options, paired_ratio, require_agreement, take_turns
+from benchmarks.network import Case
+from benchmarks.torch_model import TorchMobileNetV1, images_to_torch
+from benchmarks.worker import reason
+from tinymnv1.errors import ConfigError
+
+SMALL = Case(32, 2, 0.25, stem_stride=1, num_classes=7)
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Let a contender's process import tests/contenders.py."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def test_ratios_pair_the_times_of_a_round():
+    """The machine became ten times slower in the second round: every paired ratio is 2, the medians' is not."""
+    ours, peer = [1.0, 10.0, 10.0], [2.0, 20.0, 2.0]
+    assert paired_ratio(ours, peer) == {"median": 2.0, "min": 0.2, "max": 2.0}
+    assert np.median(peer) / np.median(ours) == 0.2
+
+
+def test_contenders_are_measured_in_turn(importable, tmp_path):
+    log = tmp_path / "log"
+    pair = [
+        Contender(name, contenders.writer, threads, {"name": name, "path": str(log)})
+        for name, threads in (("A", 1), ("B", 2))
+    ]
+    measured = take_turns(pair, 3, "test", turn_seconds=0, pause=0)
+    order = re.sub(r"(.+\n)\1*", r"\1", log.read_text()).split("\n")[:-1]  # each run of equal lines once
+    assert order == ["A 1 1", "B 2 2"] * 4, "the first is the warm-up; then three rounds, each with its own threads"
+    assert [len(m.seconds["step"]) for m in measured.values()] == [3, 3]
+    assert all(m.output == [1, 2] and m.missing is None for m in measured.values())
+
+
+def test_a_contender_that_fails_is_missing_and_the_rest_goes_on(importable, tmp_path, capfd):
+    several = [
+        Contender("absent", contenders.absent, 1),
+        Contender("short-lived", contenders.short_lived, 1),
+        Contender("sound", contenders.writer, 1, {"name": "sound", "path": str(tmp_path / "log")}),
+    ]
+    measured = take_turns(several, 2, "test", turn_seconds=0, pause=0)
+    assert measured["absent"].missing == "ImportError: cannot import name 'x' from 'library.py'"
+    assert measured["short-lived"].missing == "the process ended with status 3"
+    assert len(measured["sound"].seconds["step"]) == 2
+    summary = harness.summarise(measured, "sound")
+    assert summary["absent"] == {"missing": measured["absent"].missing}
+    assert "median" in summary["sound"]
+
+
+def test_a_wrong_result_stops_the_benchmark(importable, tmp_path):
+    def check(outputs):
+        require_agreement(outputs, [1.0, 2.1], 1e-3)
+
+    one = [Contender("other", contenders.writer, 1, {"name": "other", "path": str(tmp_path / "log")})]
+    with pytest.raises(BenchmarkError, match=r"other computes something else: relative difference 4\.8e-02"):
+        take_turns(one, 1, "test", turn_seconds=0, pause=0, check=check)
+    for bad in ([1.0], [1.0, np.nan]):
+        with pytest.raises(BenchmarkError):
+            require_agreement({"x": bad}, [1.0, 2.0], 1e-3)
+
+
+def test_reasons_name_no_folder():
+    for text in (r"C:\Users\me\lib.py is bad", "/home/me/lib.py is bad", "lib.py is bad\nand more"):
+        assert reason(OSError(text)) == "OSError: lib.py is bad"
+
+
+def test_peak_memory_does_not_come_down():
+    """In a fresh process: this one may have held more before."""
+    code = """
+import numpy as np
+from benchmarks.worker import peak_bytes
+print(peak_bytes())
+block = np.ones(1 << 25)
+del block
+print(peak_bytes())
+"""
+    lines = subprocess.run([sys.executable, "-c", code], cwd=harness.ROOT, capture_output=True, text=True, check=True)
+    before, after = lines.stdout.split()
+    if before == "None":
+        pytest.skip("this system does not tell a process's peak memory")
+    assert 8 << 20 < int(before) < 1 << 30, "the unit is bytes"
+    assert 0.95 < (int(after) - int(before)) / (8 << 25) < 1.05
+
+
+def test_pytorch_has_the_same_network():
+    ours = SMALL.trained_model("numpy")
+    theirs = TorchMobileNetV1(ours).eval()
+    with torch.no_grad():
+        logits = theirs(images_to_torch(SMALL.images(), "channels_last")).numpy()
+    assert relative_error(logits, ours.forward(SMALL.images())) < 1e-4
+    assert relative_error(logits, SMALL.model("numpy").forward(SMALL.images())) > 0.1, "the batch norms must matter"
+
+
+def test_onnx_has_the_same_network():
+    pytest.importorskip("onnx", reason='the ONNX graph needs the "bench" extra')
+    runtime = pytest.importorskip("onnxruntime", reason='the ONNX graph is run with the "bench" extra')
+    from benchmarks.onnx_model import onnx_model
+
+    model = SMALL.trained_model("numpy")
+    graph = onnx_model(model, SMALL.batch, SMALL.resolution).SerializeToString()
+    session = runtime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": SMALL.images().transpose(0, 3, 1, 2)})
+    assert relative_error(logits, model.forward(SMALL.images())) < 1e-4
+
+
+def test_the_training_contenders_start_with_the_same_losses():
+    before = torch.get_num_threads()
+    outputs = {
+        "ours": train_step.ours(before, fused=True, **SMALL.settings()).output,
+        "layers": train_step.ours(before, fused=False, **SMALL.settings()).output,
+        "PyTorch": train_step.pytorch(before, "NCHW", False, **SMALL.settings()).output,
+    }
+    train_step.agree(outputs)
+    assert abs(outputs["ours"][0] - np.log(7)) < 0.1
+
+
+def test_each_op_is_compared_with_the_same_op():
+    case = Case(32, 1, 0.25, stem_stride=1)
+    threads = torch.get_num_threads()
+    outputs = {kernels.OURS: kernels.ours(threads, **case.settings()).output}
+    outputs[kernels.PYTORCH] = kernels.pytorch(threads, **case.settings()).output
+    kernels.agree(outputs)
+    name = next(iter(outputs[kernels.OURS]))
+    outputs[kernels.OURS][name] = [1.01 * size for size in outputs[kernels.OURS][name]]
+    with pytest.raises(BenchmarkError, match=re.escape(name)):
+        kernels.agree(outputs)
+
+
+def test_operations_and_bytes_of_an_op():
+    depthwise = kernels.Shape("depthwise", 2, 8, 16, 16, stride=2)  # 8x8 to 4x4
+    x, y, w = 2 * 8 * 8 * 16, 2 * 4 * 4 * 16, 9 * 16
+    assert depthwise.flop("forward") == depthwise.flop("dx") == depthwise.flop("backward") / 2 == 2 * 9 * y
+    assert depthwise.bytes("forward") == depthwise.bytes("dw") == 4 * (x + w + y)
+    assert depthwise.bytes("backward") == 4 * (2 * x + 2 * w + y), "reads x, w, dy; writes dx, dw"
+    pointwise = kernels.Shape("pointwise", 2, 8, 16, 32, stride=1)
+    assert pointwise.flop("forward") == 2 * (2 * 8 * 8) * 16 * 32
+    assert [a.shape for a in pointwise.arrays()] == [(2, 8, 8, 16), (16, 32), (2, 8, 8, 32)]
+
+
+def test_the_model_has_nine_shapes_of_each_kind():
+    for case in kernels.CASES:
+        found = kernels.shapes(case)
+        assert len(found) == len(set(found)) == 18
+        assert found[0].height == (32 if case.resolution == 32 else 112)
+        assert found[-1].cout == 1024
+
+
+def test_thread_counts():
+    assert [scaling.thread_counts(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def test_the_machine_is_described_without_its_name(monkeypatch):
+    peak = harness.Measurement(
+        {"fma": [2.0, 1.0], "copy": [1.0, 4.0]}, output={"simd": "avx2", "flops": 3e9, "bytes": 5e9}
+    )
+    monkeypatch.setattr(machine, "take_turns", lambda *args: {"peak": peak})
+    described = machine.describe(Options(threads=3))
+    assert (described["gflops"], described["copy_gbs"], described["threads"]) == (3, 5, 3), "the fastest turn counts"
+    assert described["processor"]
+    text = json.dumps(described)
+    assert platform.node() not in text
+    assert "/" not in text
+
+
+MACHINE = {"processor": "Abacus (R)", "cores": 4, "threads": 2, "simd": "avx2", "gflops": 200, "copy_gbs": 20}
+MACHINE |= {"versions": {"numba": "0.68", "torch": "2.13", "openvino": None}, "date": "2026-01-31"}
+RATIO = {"median": 1.5, "min": 1.25, "max": 2.0}
+
+
+def result(cases):
+    return {"machine": MACHINE, "rounds": 9, "cases": cases}
+
+
+def contender(median, **more):
+    return {"median": median, "gflops": 50.0, "images_per_second": 2 / median, "peak_bytes": 3 << 20} | more
+
+
+def example_results():
+    """Results as small as can be, with something missing in each."""
+    slow, missing = contender(0.3, ratio=RATIO), {"missing": "ImportError: none"}
+    training = {"tinymnv1": contender(0.1), "PyTorch eager, NCHW": slow, "PyTorch compile, NCHW": missing}
+    forward = {"tinymnv1": contender(0.01), "ONNX Runtime": slow, "OpenVINO": missing}
+    row = {"kind": "depthwise", "shape": "2x8x8x16 stride 1", "pass": "forward"}
+    ours, theirs = {"median": 1e-3, "gflops": 20, "gbs": 10}, {"pytorch": 2e-3, "layout": "NCHW", "ratio": RATIO}
+    point = {"madds": 1e6, "training": 0.4, "inference": 0.1}
+    axes = [
+        {"axis": axis, "middle": growth.MIDDLE.settings(), "rows": [{"value": v} | point for v in values]}
+        for axis, values in growth.AXES.items()
+    ]
+    axes[0]["rows"][0] = {"value": 1, "madds": 1e6, "missing": "MemoryError"}
+    speeds = {"images_per_second": 300.0, "pytorch_images_per_second": 200.0}
+    threads = [{"threads": 1} | speeds | {"ratio": RATIO}, {"threads": 2}]
+    case = {"case": SMALL.settings(), "madds": SMALL.madds}
+    return {
+        "train_step": result([case | {"contenders": training}]),
+        "inference": result([case | {"contenders": forward}]),
+        "kernels": result([case | {"missing": {}, "rows": [row | ours | theirs, row]}]),
+        "growth": result(axes),
+        "scaling": result([case | {"rows": threads}]),
+    }
+
+
+def test_tables_show_times_ratios_and_what_is_missing():
+    results = example_results()
+    summary = tables.render(results, "summary")
+    assert "| 32x32, batch 2, width 0.25 | 20 images/s | 7 images/s (eager, NCHW) | 1.50x (1.25-2.00) |" in summary
+    assert "| 10.0 ms | 300 ms, 1.50x (1.25-2.00) | missing | missing |" in summary
+    assert summary.count("2 threads of Abacus (R) (AVX2)") == 2
+    training = tables.render(results, "train_step")
+    assert "| PyTorch compile, NCHW | missing: ImportError: none | - | - | - | - | - |" in training
+    assert "| tinymnv1 | 100 ms | 20 | 50 | 25 % | 3 MiB | - |" in training
+    ops = tables.render(results, "kernels")
+    assert "| 1.00 ms | 2.00 ms (NCHW) | 1.50x (1.25-2.00) | 20 | 10 | 50 % |" in ops, "the larger share: bandwidth's"
+    assert "1 of 1 not slower" in ops
+    assert "| 1 | 1.0 | missing | missing |" in tables.render(results, "growth")
+    assert "| 2 | missing | missing | - |" in tables.render(results, "scaling")
+    assert tables.render({}, "kernels") == tables.NOT_MEASURED
+
+
+def test_only_what_is_between_the_markers_changes():
+    text = "above\n<!-- benchmark:a -->\nold\n\n| x |\n<!-- /benchmark:a -->\nbelow\n"
+    once = tables.replace_sections(text, {"a": r"new \1"})
+    assert once == "above\n<!-- benchmark:a -->\nnew \\1\n<!-- /benchmark:a -->\nbelow\n"
+    assert tables.replace_sections(once, {"a": r"new \1"}) == once
+    with pytest.raises(BenchmarkError, match="benchmark:b"):
+        tables.replace_sections(text, {"b": "new"})
+
+
+def test_the_documents_show_the_results_that_are_kept():
+    """`python -m benchmarks --tables-only` mends it."""
+    results = command.load(command.RESULTS)
+    for path, names in tables.DOCUMENTS.items():
+        text = path.read_text(encoding="utf-8")
+        assert tables.replace_sections(text, {name: tables.render(results, name) for name in names}) == text, path.name
+    assert command.PICTURE.exists() == ("growth" in results)
+    assert not re.search(r"(^|[\s\"'])(/|[A-Z]:\\)\w", json.dumps(results)), "a path in the results"
+
+
+def test_the_picture_of_growth():
+    cases = example_results()["growth"]["cases"]
+    figure = growth.picture(cases, "2 threads of Abacus")
+    assert [len(axes.lines) for axes in figure.axes] == [2] * 6
+    measured, predicted = figure.axes[0].lines
+    assert len(measured.get_xdata()) == len(growth.AXES["batch"]) - 1, "what is missing is left out"
+    assert predicted.get_ydata()[0] == 400
+
+
+def test_one_benchmark_again_keeps_the_others(monkeypatch, tmp_path, capsys):
+    results = example_results()
+    path = tmp_path / "results.json"
+    command.save(results, path)
+    assert command.load(path) == results
+    again = copy.deepcopy(results["inference"]["cases"])
+    again[0]["contenders"]["tinymnv1"]["median"] = 0.02
+    monkeypatch.setattr(command, "describe", lambda options: MACHINE | {"threads": options.threads})
+    monkeypatch.setitem(command.BENCHMARKS, "inference", lambda options: again)
+    documents = [path.read_bytes() for path in tables.DOCUMENTS]
+    assert command.main(["inference", "--json", str(path), "--rounds", "1", "--threads", "1"]) == 0
+    changed = command.load(path)
+    assert changed["train_step"] == results["train_step"]
+    assert changed["inference"] == {"machine": MACHINE | {"threads": 1}, "rounds": 1, "cases": again}
+    assert "| tinymnv1 | 20.0 ms |" in capsys.readouterr().out
+    assert documents == [path.read_bytes() for path in tables.DOCUMENTS], "with --json the documents stay"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["speed"], "no benchmark 'speed'"), (["--rounds", "0"], "--rounds"), (["--threads", "-1"], "--threads")],
+)
+def test_wrong_options(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        command.main(argv)
+
+
+def test_inference_is_compared_with_the_numpy_backend(monkeypatch):
+    """`run` hands `take_turns` a check that a contender with other logits does not pass."""
+    expected = inference.QUICK[0].trained_model("numpy").forward(inference.QUICK[0].images())
+    checked = []
+
+    def fake(contenders, rounds, title, check):
+        if not checked:
+            check({"right": expected.tolist()})
+            with pytest.raises(BenchmarkError, match="wrong"):
+                check({"wrong": (1.01 * expected).tolist()})
+        checked.append(title)
+        return {c.name: harness.Measurement({"step": [0.1]}) for c in contenders}
+
+    monkeypatch.setattr(inference, "take_turns", fake)
+    results = inference.run(Options(rounds=1, quick=True))
+    assert len(checked) == len(results) == len(inference.QUICK)
