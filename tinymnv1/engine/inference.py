@@ -9,16 +9,17 @@ Activations live in two buffers that take turns: each convolution reads one and 
 
 import numpy as np
 
-from tinymnv1.engine.shares import blocks_of, equal_bands, shares_of_columns
+from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.blocks import pack, padded, spread, whole_tiles
+from tinymnv1.kernels.blocks import Window, pack, padded, spread, whole_tiles
 from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
-from tinymnv1.kernels.fused_ends import stem_scratch
-from tinymnv1.kernels.inference import depthwise_inference, pointwise_inference, pool_inference, stem_inference
+from tinymnv1.kernels.fused_pointwise import ProductShape
+from tinymnv1.kernels.gather import line_floats
+from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference
 from tinymnv1.kernels.simd import LANES, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
-from tinymnv1.ops.window import Array, span
+from tinymnv1.ops.window import Array
 
 BAND_FLOATS = 1 << 15
 
@@ -60,23 +61,23 @@ class Stem:
         self.taps, self.channels = weight.size // scale.size, scale.size
         self.packed, self.bias = _packed((weight * scale).reshape(self.taps, -1)), _padded_row(shift)
 
+    def _window(self, images: int, height: int, width: int) -> Window:
+        return window_of(images, height, width, self.config.stem_stride, self.config.padding)
+
+    def _shape(self, window: Window) -> ProductShape:
+        return product_shape(window.images * window.out_h * window.out_w, self.taps, self.channels, split_in=False)
+
     def sizes(self, images: int, height: int, width: int) -> tuple[int, int, int]:
         """Output height and width, and floats of scratch memory a thread."""
-        out_h, _, _ = span(height, KERNEL, self.config.stem_stride, self.config.padding)
-        out_w, _, _ = span(width, KERNEL, self.config.stem_stride, self.config.padding)
-        block, _ = blocks_of(images * out_h * out_w)
-        line = (width + 2) * self.config.in_channels
-        return out_h, out_w, stem_scratch(block, spread(self.taps), padded(self.channels), line)
+        window = self._window(images, height, width)
+        line = line_floats(width, self.config.in_channels)
+        return window.out_h, window.out_w, self._shape(window).block * spread(self.taps) + line
 
     def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        config = self.config
-        out_h, top, _ = span(height, KERNEL, config.stem_stride, config.padding)
-        out_w, left, _ = span(width, KERNEL, config.stem_stride, config.padding)
-        rows = images * out_h * out_w
-        stem_inference(
-            x, height, width, config.in_channels, self.packed, self.bias, self.low, self.high, y, rows, out_h, out_w,
-            padded(self.channels), apart(self.channels), config.stem_stride, top, left, blocks_of(rows)[0],
-            spread(self.taps), scratch,
+        window = self._window(images, height, width)
+        product_inference(
+            self._shape(window), window, x, NOTHING, 0, self.packed, self.bias, self.low, self.high, y,
+            apart(self.channels), scratch,
         )  # fmt: skip
 
 
@@ -92,27 +93,25 @@ class Depthwise:
         self.weight[:, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
         self.bias = _padded_row(shift)
 
-    def _share(self, images: int, out_h: int, out_w: int) -> tuple[int, int, int]:
+    def _share(self, window: Window) -> tuple[int, int, int]:
         """Rows of a band, shares of the channels, and floats of scratch memory a thread."""
-        vectors, columns = padded(self.channels) // LANES, (out_w - 1) * self.stride + KERNEL
+        vectors, columns = padded(self.channels) // LANES, (window.out_w - 1) * self.stride + KERNEL
         rows = BAND_FLOATS // (columns * vectors * LANES)
-        band = equal_bands(out_h, (rows - KERNEL) // self.stride + 1)
-        groups = min(max(CHUNKS // (images * -(-out_h // band)), 1), vectors)
+        band = equal_bands(window.out_h, (rows - KERNEL) // self.stride + 1)
+        groups = min(max(CHUNKS // (window.images * -(-window.out_h // band)), 1), vectors)
         return band, groups, ((band - 1) * self.stride + KERNEL) * columns * -(-vectors // groups) * LANES
 
     def sizes(self, images: int, height: int, width: int) -> tuple[int, int, int]:
-        out_h, _, _ = span(height, KERNEL, self.stride, self.padding)
-        out_w, _, _ = span(width, KERNEL, self.stride, self.padding)
-        return out_h, out_w, self._share(images, out_h, out_w)[2]
+        window = window_of(images, height, width, self.stride, self.padding)
+        return window.out_h, window.out_w, self._share(window)[2]
 
     def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        out_h, top, _ = span(height, KERNEL, self.stride, self.padding)
-        out_w, left, _ = span(width, KERNEL, self.stride, self.padding)
-        band, groups, _ = self._share(images, out_h, out_w)
-        distance = apart(self.channels)
+        window = window_of(images, height, width, self.stride, self.padding)
+        band, groups, _ = self._share(window)
+        units, distance = images * -(-window.out_h // band) * groups, apart(self.channels)
         depthwise_inference(
-            x, distance, images, height, width, self.weight.reshape(-1), self.bias, padded(self.channels), self.low,
-            self.high, y, distance, out_h, out_w, self.stride, top, left, band, groups, scratch,
+            window, x, distance, self.weight.reshape(-1), self.bias, padded(self.channels), self.low, self.high, y,
+            distance, units, band, groups, scratch,
         )  # fmt: skip
 
 
@@ -129,11 +128,10 @@ class Pointwise:
         return height, width, 0
 
     def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        rows = images * height * width
-        block, blocks = blocks_of(rows)
-        pointwise_inference(
-            x, apart(self.cin), self.cin, self.packed, self.bias, self.low, self.high, y, padded(self.channels),
-            apart(self.channels), rows, block, shares_of_columns(blocks, padded(self.channels)),
+        shape = product_shape(images * height * width, self.cin, self.channels, split_in=False)
+        product_inference(
+            shape, NO_WINDOW, NOTHING, x, apart(self.cin), self.packed, self.bias, self.low, self.high, y,
+            apart(self.channels), scratch,
         )  # fmt: skip
 
 

@@ -17,13 +17,14 @@ from collections.abc import Callable
 import numpy as np
 
 from tinymnv1.engine.inference import InferenceEngine
-from tinymnv1.engine.shares import blocks_of, counts_of, equal_bands, shares_of_columns
+from tinymnv1.engine.shares import NO_WINDOW, NOTHING, counts_of, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import (
     ALONG_DY,
     BLOCK_ROWS,
     COEFFICIENTS,
     SCALE,
+    Window,
     pack,
     pack_transposed,
     padded,
@@ -33,14 +34,15 @@ from tinymnv1.kernels.blocks import (
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
 from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forward
-from tinymnv1.kernels.fused_ends import pool_backward, pool_forward, stem_backward, stem_forward, stem_scratch
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
+from tinymnv1.kernels.fused_pool import pool_backward, pool_forward
+from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.moments import finish_backward, finish_forward
 from tinymnv1.kernels.simd import PANEL, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Dropout, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
-from tinymnv1.ops.window import Array, span
+from tinymnv1.ops.window import Array
 from tinymnv1.parameters import Parameter
 
 Take = Callable[[int], Array]
@@ -51,8 +53,6 @@ FEW_WEIGHTS = 1 << 15
 
 BAND_FLOATS = 1 << 16
 """About so many floats of padded input are the scratch memory of a depthwise unit of work: they stay in the cache."""
-
-NOTHING = np.empty(0, np.float32)
 
 
 class Stage:
@@ -69,7 +69,6 @@ class Stage:
         self.z = take((self.rows + TILE_ROWS) * self.stride)
         self.bn = np.zeros(COEFFICIENTS * self.stride, np.float32)
         self.counts = np.empty(0)
-        self.sums = np.empty(0, np.float32)  # partial sums of the batch norm's gradients, filled by the stage after
 
     def finish_forward(self, moments: Array) -> None:
         params, buffers = self.norm.params, self.norm.buffers
@@ -95,157 +94,131 @@ class Stage:
 
 
 class Product:
-    """The matrix product of a pointwise convolution or of the classifier, and its gradients."""
+    """The matrix product of a pointwise convolution, of the stem or of the classifier, and its gradients."""
 
-    def __init__(self, take: Take, weight: Parameter, rows: int, low: float, high: float) -> None:
-        """low, high: the clip of its input."""
-        self.weight, self.rows = weight, rows
-        self.cin, self.cout = weight.data.shape
+    def __init__(
+        self, take: Take, weight: Parameter, rows: int, low: float, high: float, window: Window = NO_WINDOW
+    ) -> None:
+        """low, high: the clip of its input.  window: of the stem."""
+        self.weight, self.window = weight, window
         self.low, self.high = np.float32(low), np.float32(high)
-        self.width_in, self.width_out = padded(self.cin), padded(self.cout)
-        self.tall = whole_tiles(self.cin)
-        self.block, self.blocks = blocks_of(rows)
-        self.packed = take(self.width_out * self.cin)
-        self.packed_transposed = take(self.width_in * self.cout)
-        self.moments = take(self.blocks * 2 * self.width_out)
-        self.few = self.cin * self.cout <= FEW_WEIGHTS
-        self.chunks = min(CHUNKS, self.blocks) if self.few else self.blocks
-        self.sums = take(self.chunks * 2 * self.width_in)
-        self.dw = take((self.chunks if self.few else 1) * self.tall * self.width_out)
-        self.kept = NOTHING if self.few else take((rows + TILE_ROWS) * spread(self.cin))
+        cout = weight.shape[-1]
+        cin = weight.size // cout
+        self.few = weight.size <= FEW_WEIGHTS
+        self.shape = product_shape(rows, cin, cout, split_in=not self.few)
+        self.packed, self.packed_transposed = take(padded(cout) * cin), take(padded(cin) * cout)
+        self.moments = take(self.shape.blocks * 2 * padded(cout))
+        self.chunks = min(CHUNKS, self.shape.blocks) if self.few else self.shape.blocks
+        self.sums = take(self.chunks * 2 * padded(cin))
+        self.dw = take((self.chunks if self.few else 1) * whole_tiles(cin) * padded(cout))
+        self.kept = NOTHING if self.few else take((rows + TILE_ROWS) * spread(cin))
+        line = line_floats(window.width, cin // (KERNEL * KERNEL))
+        self.scratch = self.shape.block * (spread(cin) + spread(cout) + PANEL) + line  # floats a thread needs
 
-    @property
-    def scratch(self) -> int:
-        """Floats of scratch memory that a thread needs."""
-        return self.block * (spread(self.cin) + spread(self.cout) + PANEL) + 2 * PANEL
-
-    def forward(self, z_in: Array, bn_in: Array, z_out: Array, scratch: Array) -> None:
-        pack(self.weight.data.reshape(-1), self.cin, self.cout, self.packed)
+    def forward(self, z_in: Array, bn_in: Array, z_out: Array, scratch: Array, image: Array = NOTHING) -> None:
+        shape = self.shape
+        pack(self.weight.data.reshape(-1), shape.channels_in, shape.channels_out, self.packed)
         pointwise_forward(
-            z_in, bn_in, self.cin, self.width_in, self.low, self.high, self.packed, z_out, self.width_out,
-            self.rows, self.block, shares_of_columns(self.blocks, self.width_out), scratch, self.moments,
-        )  # fmt: skip
+            shape, self.window, image, self.low, self.high, z_in, bn_in, self.packed, z_out, scratch, self.moments
+        )
 
     def backward(
-        self, dy_out: Array, z_out: Array, bn_out: Array, z_in: Array, bn_in: Array, dy_in: Array, scratch: Array
-    ) -> None:
-        pack_transposed(self.weight.data.reshape(-1), self.cout, self.cin, self.packed_transposed)
+        self, dy_out: Array, z_out: Array, bn_out: Array, z_in: Array, bn_in: Array, dy_in: Array, scratch: Array,
+        image: Array = NOTHING,
+    ) -> None:  # fmt: skip
+        shape, dw = self.shape, self.dw if self.few else NOTHING
+        pack_transposed(self.weight.data.reshape(-1), shape.channels_out, shape.channels_in, self.packed_transposed)
         pointwise_backward(
-            dy_out, z_out, bn_out, self.cout, self.width_out, self.packed_transposed, z_in, bn_in, self.cin,
-            self.width_in, self.low, self.high, dy_in, self.rows, self.block, self.chunks,
-            1 if self.few else shares_of_columns(self.blocks, self.width_in), scratch, self.sums, self.kept,
-            self.dw if self.few else NOTHING,
+            shape, self.window, image, self.low, self.high, dy_out, z_out, bn_out, self.packed_transposed, z_in, bn_in,
+            dy_in, self.chunks, scratch, self.sums, self.kept, dw,
         )  # fmt: skip
         if not self.few:
-            weights_gradient(
-                self.kept, self.cin, self.width_in, dy_out, z_out, bn_out, self.width_out, self.rows, self.block,
-                scratch, self.dw,
-            )  # fmt: skip
-        chunks = self.chunks if self.few else 1
-        grad = self.weight.grad.reshape(-1)
-        sum_chunks(self.dw, chunks, self.tall * self.width_out, self.width_out, self.cin, self.cout, grad)
+            weights_gradient(shape, self.kept, dy_out, z_out, bn_out, scratch, self.dw)
+        sum_weights(self.dw, self.chunks if self.few else 1, shape.channels_in, shape.width_out, self.weight)
+
+
+def sum_weights(dw: Array, chunks: int, rows: int, width: int, weight: Parameter) -> None:
+    """weight.grad = the sum over the chunks of dw: (chunks, at least `rows`, width), flat."""
+    grad = weight.grad.reshape(-1)
+    sum_chunks(dw, chunks, dw.size // chunks, width, rows, grad.size // rows, grad)
 
 
 class StemStage(Stage):
-    """The 3x3 convolution of the images. It needs no gradient for what it reads."""
+    """The 3x3 convolution of the images: a product whose rows are gathered. Nobody needs the images' gradient."""
 
     def __init__(self, take: Take, model: MobileNetV1, images: int, height: int, width: int) -> None:
         """height, width: of the images."""
-        conv, config = model.stem.layers["conv"], model.config
-        self.in_height, self.in_width, self.cin = height, width, config.in_channels
-        out_h, self.top, _ = span(height, KERNEL, config.stem_stride, config.padding)
-        out_w, self.left, _ = span(width, KERNEL, config.stem_stride, config.padding)
-        self.conv_stride = config.stem_stride
-        super().__init__(take, model.stem.layers["bn"], conv.params["weight"], images, out_h, out_w)
-        self.taps = KERNEL * KERNEL * self.cin
-        self.apart = spread(self.taps)
-        self.block, blocks = blocks_of(self.rows)
-        self.counts = counts_of(self.rows, self.block)
-        self.chunks = min(CHUNKS, blocks)
-        self.packed = take(self.stride * self.taps)
-        self.moments = take(blocks * 2 * self.stride)
-        self.tall = whole_tiles(self.taps)
-        self.dw = take(self.chunks * self.tall * self.stride)
+        config, weight = model.config, model.stem.layers["conv"].params["weight"]
+        window = window_of(images, height, width, config.stem_stride, config.padding)
+        super().__init__(take, model.stem.layers["bn"], weight, images, window.out_h, window.out_w)
+        self.product = Product(take, weight, self.rows, 0, 0, window)
+        self.counts, self.scratch = counts_of(self.rows, self.product.shape.block), self.product.scratch
 
-    @property
-    def scratch(self) -> int:
-        return stem_scratch(self.block, self.apart, self.stride, (self.in_width + 2) * self.cin)
+    def forward(self, image: Array, scratch: Array) -> None:
+        self.product.forward(NOTHING, NOTHING, self.z, scratch, image)
+        self.finish_forward(self.product.moments)
 
-    def forward(self, x: Array, scratch: Array) -> None:
-        pack(self.weight.data.reshape(-1), self.taps, self.channels, self.packed)
-        stem_forward(
-            x, self.in_height, self.in_width, self.cin, self.packed, self.z, self.rows, self.height, self.width,
-            self.stride, self.conv_stride, self.top, self.left, self.block, self.apart, scratch, self.moments,
-        )  # fmt: skip
-        self.finish_forward(self.moments)
-
-    def backward(self, x: Array, dy: Array, scratch: Array) -> None:
-        stem_backward(
-            x, self.in_height, self.in_width, self.cin, dy, self.z, self.bn, self.rows, self.height, self.width,
-            self.stride, self.conv_stride, self.top, self.left, self.block, self.chunks, self.apart, scratch, self.dw,
-        )  # fmt: skip
-        grad = self.weight.grad.reshape(-1)
-        sum_chunks(self.dw, self.chunks, self.tall * self.stride, self.stride, self.taps, self.channels, grad)
+    def backward(self, image: Array, dy: Array, scratch: Array) -> None:
+        self.product.backward(dy, self.z, self.bn, NOTHING, NOTHING, NOTHING, scratch, image)
 
 
 class DepthwiseStage(Stage):
     """A depthwise convolution and its batch norm."""
 
     def __init__(
-        self, take: Take, before: Stage, norm: Layer, weight: Parameter, conv_stride: int, padding: str,
-        low: float, high: float,
-    ) -> None:  # fmt: skip
-        self.before, self.conv_stride = before, conv_stride
-        self.low, self.high = np.float32(low), np.float32(high)
-        out_h, self.top, _ = span(before.height, KERNEL, conv_stride, padding)
-        out_w, self.left, _ = span(before.width, KERNEL, conv_stride, padding)
-        super().__init__(take, norm, weight, before.images, out_h, out_w)
+        self,
+        take: Take,
+        before: Stage,
+        norm: Layer,
+        weight: Parameter,
+        stride: int,
+        padding: str,
+        low: float,
+        high: float,
+    ) -> None:
+        """stride: of the convolution.  low, high: the clip of its input."""
+        self.before, self.low, self.high = before, np.float32(low), np.float32(high)
+        self.window = window = window_of(before.images, before.height, before.width, stride, padding)
+        images, height, width, out_h, out_w, *_ = window
+        super().__init__(take, norm, weight, images, out_h, out_w)
         self.packed = np.zeros((KERNEL * KERNEL, self.stride), np.float32)
 
-        columns = (out_w - 1) * conv_stride + KERNEL
+        columns = (out_w - 1) * stride + KERNEL
         rows = BAND_FLOATS // (columns * self.stride)  # of padded input that fit
-        self.band = equal_bands(out_h, (rows - KERNEL) // conv_stride + 1)
-        whole = self.band == out_h
-        self.per_unit = max(min(-(-BLOCK_ROWS // (out_h * out_w)), self.images // CHUNKS), 1) if whole else 1
-        if whole:
+        self.band = equal_bands(out_h, (rows - KERNEL) // stride + 1)
+        forward = ((self.band - 1) * stride + KERNEL) * columns
+        if self.band == out_h:  # whole images, and if they are small, several
+            self.per_unit = max(min(-(-BLOCK_ROWS // (out_h * out_w)), images // CHUNKS), 1)
             self.counts = counts_of(self.rows, self.per_unit * out_h * out_w)
         else:
-            self.counts = np.tile(counts_of(out_h, self.band) * out_w, self.images)
+            self.per_unit = 1
+            self.counts = np.tile(counts_of(out_h, self.band) * out_w, images)
         self.moments = take(self.counts.size * 2 * self.stride)
 
-        rows = BAND_FLOATS // ((before.width + KERNEL - 1) * self.stride)
-        self.back_band = equal_bands(before.height, rows - KERNEL + 1)
-        units = self.images * -(-before.height // self.back_band)
-        self.chunks = min(CHUNKS, units)
+        columns = width + KERNEL - 1
+        self.back_band = equal_bands(height, BAND_FLOATS // (columns * self.stride) - KERNEL + 1)
+        backward = (self.back_band + KERNEL - 1) * columns
+        self.chunks = min(CHUNKS, images * -(-height // self.back_band))
         self.sums = take(self.chunks * 2 * self.stride)
         self.dw = take(self.chunks * KERNEL * KERNEL * self.stride)
-
-    @property
-    def scratch(self) -> int:
-        forward = ((self.band - 1) * self.conv_stride + KERNEL) * ((self.width - 1) * self.conv_stride + KERNEL)
-        backward = (self.back_band + KERNEL - 1) * (self.before.width + KERNEL - 1)
-        return max(forward, backward) * self.stride
+        self.scratch = max(forward, backward) * self.stride
 
     def forward(self, scratch: Array) -> None:
         before = self.before
         self.packed[:, : self.channels] = self.weight.data.reshape(-1, self.channels)
         depthwise_forward(
-            before.z, before.bn, before.height, before.width, self.packed.reshape(-1), self.z, self.images,
-            self.height, self.width, self.stride, self.conv_stride, self.top, self.left, self.low, self.high,
-            self.per_unit, self.band, scratch, self.moments,
+            self.window, self.stride, self.low, self.high, before.z, before.bn, self.packed.reshape(-1), self.z,
+            self.counts.size, self.per_unit, self.band, scratch, self.moments,
         )  # fmt: skip
         self.finish_forward(self.moments)
 
     def backward(self, dy_out: Array, dy_in: Array, scratch: Array) -> None:
         before = self.before
         depthwise_backward(
-            dy_out, self.z, self.bn, self.height, self.width, self.packed.reshape(-1), before.z, before.bn, dy_in,
-            self.images, before.height, before.width, self.stride, self.conv_stride, self.top, self.left,
-            self.low, self.high, self.back_band, self.chunks, scratch, self.sums, self.dw,
+            self.window, self.stride, self.low, self.high, dy_out, self.z, self.bn, self.packed.reshape(-1), before.z,
+            before.bn, dy_in, self.back_band, self.chunks, scratch, self.sums, self.dw,
         )  # fmt: skip
-        taps = KERNEL * KERNEL
-        grad = self.weight.grad.reshape(-1)
-        sum_chunks(self.dw, self.chunks, taps * self.stride, self.stride, taps, self.channels, grad)
+        sum_weights(self.dw, self.chunks, KERNEL * KERNEL, self.stride, self.weight)
         before.finish_backward(self.sums)
 
 
@@ -253,14 +226,10 @@ class PointwiseStage(Stage):
     """A pointwise convolution and its batch norm."""
 
     def __init__(self, take: Take, before: Stage, norm: Layer, weight: Parameter, low: float, high: float) -> None:
+        """low, high: the clip of its input."""
         super().__init__(take, norm, weight, before.images, before.height, before.width)
-        self.before = before
-        self.product = Product(take, weight, self.rows, low, high)
-        self.counts = counts_of(self.rows, self.product.block)
-
-    @property
-    def scratch(self) -> int:
-        return self.product.scratch
+        self.before, self.product = before, Product(take, weight, self.rows, low, high)
+        self.counts, self.scratch = counts_of(self.rows, self.product.shape.block), self.product.scratch
 
     def forward(self, scratch: Array) -> None:
         self.product.forward(self.before.z, self.before.bn, self.z, scratch)
@@ -291,14 +260,11 @@ class Head:
         rows = images + TILE_ROWS
         self.pooled = take(rows * before.stride).reshape(rows, before.stride)
         self.dpooled = take(rows * before.stride).reshape(rows, before.stride)
-        self.logits = take(rows * self.product.width_out).reshape(rows, self.product.width_out)
-        self.dlogits = take(rows * self.product.width_out).reshape(rows, self.product.width_out)
+        self.logits = take(rows * self.product.shape.width_out).reshape(rows, self.product.shape.width_out)
+        self.dlogits = take(rows * self.product.shape.width_out).reshape(rows, self.product.shape.width_out)
         self.chunks = min(CHUNKS, images)
         self.sums = take(self.chunks * 2 * before.stride)
-
-    @property
-    def scratch(self) -> int:
-        return self.product.scratch
+        self.scratch = self.product.scratch
 
     def forward(self, scratch: Array) -> Array:
         before, images = self.before, self.before.images
@@ -309,10 +275,10 @@ class Head:
             features = self.pooled[:images, : before.channels]
             features[...] = self.dropout.forward(features.copy(), train=True)
         self.product.forward(pooled, self.bn_in.reshape(-1), self.logits.reshape(-1), scratch)
-        return self.logits[:images, : self.product.cout] + self.classifier.params["bias"].data
+        return self.logits[:images, : self.product.shape.channels_out] + self.classifier.params["bias"].data
 
     def backward(self, dlogits: Array, dy: Array, scratch: Array) -> None:
-        before, images, classes = self.before, self.before.images, self.product.cout
+        before, images, classes = self.before, self.before.images, self.product.shape.channels_out
         self.classifier.params["bias"].grad[...] = dlogits.sum(axis=0)
         self.dlogits[:images, :classes] = dlogits
         self.dlogits[:images, classes:] = 0
@@ -349,6 +315,8 @@ class Plan:
             self.stages += [stage, before]
         self.head = Head(take, model, before, low, high)
         every: list[Stage] = [self.stem, *self.stages]
+        if min(stage.rows for stage in every) < 2:
+            raise ConfigError("batch norm cannot train on one value per channel: use a larger batch or a larger image")
         largest = max(stage.z.size for stage in every)
         self.gradients = take(largest), take(largest)  # dy of one stage, and of the one before it
         self.scratch_floats = max(part.scratch for part in (self.stem, *self.stages, self.head))

@@ -15,6 +15,8 @@ z is what a convolution wrote, a = clip(y, low, high) what the next one reads: a
 block of rows is loaded. The block is then in the second-level cache, in rows that are `spread` apart.
 """
 
+from typing import NamedTuple
+
 from numba import prange
 
 from tinymnv1.kernels.compile import parallel, serial
@@ -45,6 +47,19 @@ _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
 _transposed = product_tile(TILE_ROWS, TILE_VECTORS, transposed=True)
 _transposed1 = product_tile(TILE_ROWS, 1, transposed=True)
+
+
+class Window(NamedTuple):
+    """How a 3x3 convolution's output meets its input: output row r sees input row r * stride - top and the next two."""
+
+    images: int
+    height: int
+    width: int
+    out_h: int
+    out_w: int
+    stride: int
+    top: int
+    left: int
 
 
 def padded(channels: int) -> int:

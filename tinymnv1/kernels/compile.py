@@ -1,7 +1,9 @@
 """How every kernel is compiled, and the check that stands before it.
 
 `serial` functions do the work on one slice; `parallel` functions are thin drivers that share the slices out with
-`prange`. Only the drivers go through Numba's parallel pipeline, which compiles several times slower.
+`prange`. Only the drivers go through Numba's parallel pipeline, which compiles several times slower. It hands the
+loop's index on as an unsigned number in one of its passes and as a signed one in another; `np.int64(index)` keeps it
+from compiling what the loop calls once for each.
 """
 
 import hashlib
@@ -19,6 +21,10 @@ from tinymnv1.ops.window import Array
 # Sums may be reordered and products contracted to FMA, but NaN and infinity stay what they are: a run that diverges
 # must be seen to diverge.
 FAST = {"contract", "reassoc", "nsz"}
+
+OTHER_LOOPS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+PRANGE_ONLY = {"prange": True} | dict.fromkeys(OTHER_LOOPS, False)
+"""Numba need not look for other loops to run in parallel."""
 
 CHUNKS = 16
 """Into how many parts a reduction over pixels or images is split, at most. It fixes the order of summation, so it is
@@ -40,17 +46,22 @@ VERSION = _version()
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     function.__qualname__ += f"-{VERSION}"
-    return njit(cache=True, fastmath=FAST, error_model="numpy", **options)(function)
+    return njit(fastmath=FAST, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
 
 
 def serial(function: Callable[..., Any]) -> Any:
-    """Compile a function that one thread runs. Division by zero gives inf, as in NumPy."""
-    return _compiled(function)
+    """Compile a part of other kernels. It becomes part of their code: Python cannot call it, and it needs no cache."""
+    return _compiled(function, no_cpython_wrapper=True)
+
+
+def single(function: Callable[..., Any]) -> Any:
+    """Compile a kernel that one thread runs. Division by zero gives inf, as in NumPy."""
+    return _compiled(function, cache=True)
 
 
 def parallel(function: Callable[..., Any]) -> Any:
     """Compile a driver whose `prange` loops are shared out among the threads."""
-    return _compiled(function, parallel=True)
+    return _compiled(function, cache=True, parallel=PRANGE_ONLY)
 
 
 def scratch_memory(floats: int) -> Array:

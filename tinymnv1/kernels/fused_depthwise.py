@@ -10,6 +10,7 @@ Backward at a stride above 1, the rows and columns of dz are set `stride` apart 
 stride of 1 of it: pixel (h, v) met tap (i, j) at row h + top - i and column v + left - j of the spread-out dz.
 """
 
+import numpy as np
 from numba import get_thread_id, prange
 
 from tinymnv1.kernels.blocks import ALONG_DY, ALONG_Z, CONSTANT, MEAN, SCALE, SHIFT, block_moments, fill_zero
@@ -19,7 +20,7 @@ from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, 
 
 @serial
 def activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a):
-    """Rows first, first + 1 ... of image n, activated, into the planes a: `columns` pixels a row, zeros outside the image.
+    """Rows first, first + 1 ... of image n, activated, into planes: `columns` pixels a row, zeros outside the image.
 
     left: columns of zeros on the left.
     """
@@ -141,61 +142,71 @@ def _add_to(a, i, v):
     vstore(a, i, vadd(vload(a, i), v))
 
 
+@serial
+def _forward_unit(unit, window, channels, low, high, z_in, bn_in, w, z_out, per_unit, band, a, partial):
+    images, height, width, out_h, out_w, stride, top, left = window
+    bands, columns = (out_h + band - 1) // band, (out_w - 1) * stride + 3
+    n0, r0 = unit // bands * per_unit, unit % bands * band
+    last, rows = min(n0 + per_unit, images), min(band, out_h - r0)
+    padded_rows = (rows - 1) * stride + 3
+    for n in range(n0, last):
+        activate_band(
+            z_in, n, height, width, channels, r0 * stride - top, padded_rows, left, columns, bn_in, low, high, a
+        )
+        iz = (n * out_h + r0) * out_w * channels
+        convolve_band(a, padded_rows * columns, columns, w, z_out, iz, rows, out_w, channels, stride)
+    iz = (n0 * out_h + r0) * out_w * channels
+    block_moments(z_out, iz, channels, (last - n0) * rows * out_w, 0, channels // LANES, partial, unit * 2 * channels)
+
+
 @parallel
-def depthwise_forward(
-    z_in, bn_in, height, width, w, z_out, images, out_h, out_w, channels, stride, top, left, low, high,
-    per_unit, band, scratch, partial,
-):  # fmt: skip
+def depthwise_forward(window, channels, low, high, z_in, bn_in, w, z_out, units, per_unit, band, scratch, partial):
     """z_out = the depthwise convolution of clip(bn(z_in), low, high), and the moments of each unit of z_out.
 
     channels: padded. w: (9, channels), flat. A unit is per_unit images, or `band` rows of one.
     scratch: (threads, at least ((band - 1) * stride + 3) * ((out_w - 1) * stride + 3) * channels).
     partial: (units, 2, channels), flat.
     """
-    bands, columns = (out_h + band - 1) // band, (out_w - 1) * stride + 3
-    for unit in prange((images + per_unit - 1) // per_unit * bands):
-        n0, r0 = unit // bands * per_unit, unit % bands * band
-        rows = min(band, out_h - r0)
-        last = min(n0 + per_unit, images)
+    for unit in prange(units):
         a = scratch[get_thread_id()]
-        for n in range(n0, last):
-            padded_rows = (rows - 1) * stride + 3
-            activate_band(
-                z_in, n, height, width, channels, r0 * stride - top, padded_rows, left, columns, bn_in, low, high, a
-            )
-            iz = (n * out_h + r0) * out_w * channels
-            convolve_band(a, padded_rows * columns, columns, w, z_out, iz, rows, out_w, channels, stride)
-        iz = (n0 * out_h + r0) * out_w * channels
-        block_moments(
-            z_out, iz, channels, (last - n0) * rows * out_w, 0, channels // LANES, partial, unit * 2 * channels
+        _forward_unit(np.int64(unit), window, channels, low, high, z_in, bn_in, w, z_out, per_unit, band, a, partial)
+
+
+@serial
+def _backward_chunk(
+    chunk, chunks, window, channels, low, high, dy_out, z_out, bn_out, w, z_in, bn_in, dy_in, band, dz, partial, dw
+):
+    images, height, width, out_h, out_w, stride, top, left = window
+    bands = (height + band - 1) // band
+    units, columns = images * bands, width + 2
+    idw, i = chunk * 9 * channels, chunk * 2 * channels
+    fill_zero(dw, idw, 9 * channels)
+    fill_zero(partial, i, 2 * channels)
+    for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
+        n, h0 = unit // bands, unit % bands * band
+        rows = min(band, height - h0)
+        _gradient_band(
+            dy_out, z_out, n, out_h, out_w, channels, stride, h0 + top - 2, rows + 2, 2 - left, columns, bn_out, dz
         )
+        iz = (n * height + h0) * width * channels
+        _backward_band(
+            dz, (rows + 2) * columns, columns, w, z_in, iz, rows, width, channels, bn_in, low, high,
+            dy_in, dw, idw, partial, i,
+        )  # fmt: skip
 
 
 @parallel
 def depthwise_backward(
-    dy_out, z_out, bn_out, out_h, out_w, w, z_in, bn_in, dy_in, images, height, width, channels, stride, top, left,
-    low, high, band, chunks, scratch, partial, dw,
-):  # fmt: skip
+    window, channels, low, high, dy_out, z_out, bn_out, w, z_in, bn_in, dy_in, band, chunks, scratch, partial, dw
+):
     """dy_in and the weights' gradient from dy_out, and the sums for the batch norm of z_in.
 
-    A unit is `band` rows of an image's input. scratch: (threads, at least (band + 2) * (width + 2) * channels).
-    partial: (chunks, 2, channels), flat.  dw: (chunks, 9, channels), flat.
+    A unit is `band` rows of an image's input, a chunk several. scratch: (threads, at least (band + 2) * (width + 2) *
+    channels).  partial: (chunks, 2, channels), flat.  dw: (chunks, 9, channels), flat.
     """
-    bands = (height + band - 1) // band
-    units, columns = images * bands, width + 2
     for chunk in prange(chunks):
-        idw, i = chunk * 9 * channels, chunk * 2 * channels
-        fill_zero(dw, idw, 9 * channels)
-        fill_zero(partial, i, 2 * channels)
         dz = scratch[get_thread_id()]
-        for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
-            n, h0 = unit // bands, unit % bands * band
-            rows = min(band, height - h0)
-            _gradient_band(
-                dy_out, z_out, n, out_h, out_w, channels, stride, h0 + top - 2, rows + 2, 2 - left, columns, bn_out, dz
-            )
-            iz = (n * height + h0) * width * channels
-            _backward_band(
-                dz, (rows + 2) * columns, columns, w, z_in, iz, rows, width, channels, bn_in, low, high,
-                dy_in, dw, idw, partial, i,
-            )  # fmt: skip
+        _backward_chunk(
+            np.int64(chunk), chunks, window, channels, low, high, dy_out, z_out, bn_out, w, z_in, bn_in, dy_in, band,
+            dz, partial, dw,
+        )  # fmt: skip

@@ -9,9 +9,14 @@ that the batch norm of z_in needs. The weights' gradient is the sum over all row
 in the cache as well: if the weights are few, each chunk of the rows adds into a sum of its own. If they are many, the
 sums would not stay in the cache; a_in is then kept, and `weights_gradient` shares out the columns of dw instead.
 
+The stem is a product, too: its rows are gathered from the image (`gather.py`) instead of activated.
+
 No two units of work write to the same number, and their number follows from the shapes alone.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 from numba import get_thread_id, prange
 
 from tinymnv1.kernels.blocks import (
@@ -29,6 +34,7 @@ from tinymnv1.kernels.blocks import (
     product,
 )
 from tinymnv1.kernels.compile import parallel, serial
+from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
     LANES,
     PANEL,
@@ -46,6 +52,23 @@ from tinymnv1.kernels.simd import (
 )
 
 
+class ProductShape(NamedTuple):
+    """rows of pixels in `blocks` blocks of `block` rows; channels in and out, and padded.
+
+    groups_out, groups_in: into how many shares the columns are cut, forward and backward.
+    """
+
+    rows: int
+    block: int
+    blocks: int
+    channels_in: int
+    width_in: int
+    channels_out: int
+    width_out: int
+    groups_out: int
+    groups_in: int
+
+
 @serial
 def share_of_panels(group, groups, vectors):
     """The vectors of columns, from first up to last, of one of so many equal shares of the panels."""
@@ -54,31 +77,37 @@ def share_of_panels(group, groups, vectors):
     return first, min((group + 1) * panels // groups * TILE_VECTORS, vectors)
 
 
+@serial
+def _forward_unit(unit, shape, window, image, low, high, z_in, bn_in, packed, z_out, a, partial):
+    rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape
+    group, b = unit // blocks, unit % blocks
+    first, last = share_of_panels(group, groups, width_out // LANES)
+    start, lda = b * block, width_in + LANES
+    count = min(block, rows - start)
+    if image.size > 0:
+        gather_rows(window, depth // 9, image, start, count, a, lda, block * lda)
+    else:
+        activate(z_in, start * width_in, count, width_in, bn_in, low, high, a, 0, lda)
+    iz = start * width_out
+    v = first
+    while v < last:
+        end = min(v + TILE_VECTORS, last)
+        product(a, 0, lda, depth, count, packed, v, end, z_out, iz, width_out)
+        block_moments(z_out, iz, width_out, count, v, end, partial, b * 2 * width_out)
+        v = end
+
+
 @parallel
-def pointwise_forward(
-    z_in, bn_in, depth, width_in, low, high, packed, z_out, width_out, rows, block, groups, scratch, partial
-):
+def pointwise_forward(shape, window, image, low, high, z_in, bn_in, packed, z_out, scratch, partial):
     """z_out = clip(bn(z_in), low, high) @ w, and the moments of each block of z_out.
 
-    z_in: rows of width_in floats.  packed: `pack` of w (depth, channels out).  block: rows of a block, whole tiles.
-    groups: a unit of work is a block of rows and one of so many shares of the columns.
-    scratch: (threads, at least block * (width_in + LANES)).  partial: (blocks, 2, width_out), flat.
+    Or, with an image (N, H, W, cin), flat: its 3x3 convolution, w being (9 * cin, channels out); z_in is not read then.
+    packed: `pack` of w (channels in, channels out).  partial: (blocks, 2, width_out), flat.
+    scratch: (threads, at least block * (width_in + LANES) + line_floats).
     """
-    blocks, vectors, lda = (rows + block - 1) // block, width_out // LANES, width_in + LANES
-    for unit in prange(blocks * groups):
-        group, b = unit // blocks, unit % blocks
-        first, last = share_of_panels(group, groups, vectors)
-        start = b * block
-        count = min(block, rows - start)
+    for unit in prange(shape.blocks * shape.groups_out):
         a = scratch[get_thread_id()]
-        activate(z_in, start * width_in, count, width_in, bn_in, low, high, a, 0, lda)
-        iz = start * width_out
-        v = first
-        while v < last:
-            end = min(v + TILE_VECTORS, last)
-            product(a, 0, lda, depth, count, packed, v, end, z_out, iz, width_out)
-            block_moments(z_out, iz, width_out, count, v, end, partial, b * 2 * width_out)
-            v = end
+        _forward_unit(np.int64(unit), shape, window, image, low, high, z_in, bn_in, packed, z_out, a, partial)
 
 
 @serial
@@ -118,73 +147,118 @@ def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, 
         vstore(partial, i + width + c, vadd(vload(partial, i + width + c), vadd(gz0, gz1)))
 
 
+@serial
+def _backward_unit(
+    unit,
+    chunks,
+    shape,
+    window,
+    image,
+    low,
+    high,
+    dy_out,
+    z_out,
+    bn_out,
+    packed,
+    z_in,
+    bn_in,
+    dy_in,
+    dz,
+    partial,
+    kept,
+    dw,
+):
+    rows, block, blocks, channels_in, width_in, channels_out, width_out, _, groups = shape
+    ldz, lda = width_out + LANES, width_in + LANES
+    tall = (channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    with_dw, is_stem = dw.size > 0, image.size > 0
+    group, chunk = unit // chunks, unit % chunks
+    first, last = share_of_panels(group, groups, 0 if is_stem else width_in // LANES)
+    a, ia = (dz, block * ldz) if with_dw else (kept, 0)
+    idw, i = chunk * tall * width_out, chunk * 2 * width_in
+    if with_dw:
+        fill_zero(dw, idw, tall * width_out)
+    fill_zero(partial, i + first * LANES, (last - first) * LANES)
+    fill_zero(partial, i + width_in + first * LANES, (last - first) * LANES)
+    for b in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
+        start = b * block
+        count = min(block, rows - start)
+        gradient(dy_out, z_out, start * width_out, count, width_out, bn_out, dz, 0, ldz)
+        if is_stem:
+            gather_rows(window, channels_in // 9, image, start, count, dz[ia:], lda, block * lda)
+        if not with_dw:
+            ia = start * lda
+        v = first
+        while v < last:
+            end, iz = min(v + TILE_VECTORS, last), start * width_in
+            product(dz, 0, ldz, channels_out, count, packed, v, end, dy_in, iz, width_in)
+            _mask_panel(dy_in, z_in, iz, width_in, count, v, end, bn_in, low, high, partial, i, a, ia, lda)
+            v = end
+        if with_dw:
+            vectors = width_out // LANES
+            add_product_transposed(a, ia, lda, channels_in, count, dz, 0, ldz, 0, vectors, dw, idw, width_out)
+
+
 @parallel
 def pointwise_backward(
-    dy_out, z_out, bn_out, channels_out, width_out, packed, z_in, bn_in, channels_in, width_in, low, high,
-    dy_in, rows, block, chunks, groups, scratch, partial, kept, dw,
-):  # fmt: skip
+    shape,
+    window,
+    image,
+    low,
+    high,
+    dy_out,
+    z_out,
+    bn_out,
+    packed,
+    z_in,
+    bn_in,
+    dy_in,
+    chunks,
+    scratch,
+    partial,
+    kept,
+    dw,
+):
     """dy_in from dy_out, and the sums for the batch norm of z_in; with dw, the weights' gradient as well.
 
-    packed: `pack_transposed` of w.  scratch: (threads, block * (width_out + LANES + width_in + LANES + TILE_ROWS)).
-    partial: (chunks, 2, width_in), flat.  groups: shares of the columns of dy_in; 1 if dw is wanted.
-    dw: (chunks, whole_tiles(channels_in), width_out), flat, or of size 0; then kept takes a_in: rows width_in + LANES
-    apart. Else kept is of size 0.
+    With an image only dw: nobody needs the image's gradient.
+    packed: `pack_transposed` of w.  partial: (chunks, 2, width_in), flat.
+    scratch: (threads, block * (width_out + LANES + width_in + LANES + TILE_ROWS) + line_floats).
+    dw: (chunks, whole_tiles(channels_in), width_out), flat, and shape.groups_in is 1; or of size 0, then kept takes
+    a_in: rows width_in + LANES apart.
     """
-    blocks = (rows + block - 1) // block
-    ldz, lda, vectors = width_out + LANES, width_in + LANES, width_in // LANES
-    tall = (channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    with_dw = dw.size > 0
-    for unit in prange(chunks * groups):
-        group, chunk = unit // chunks, unit % chunks
-        first, last = share_of_panels(group, groups, vectors)
+    for unit in prange(chunks * shape.groups_in):
         dz = scratch[get_thread_id()]
-        a, ia = (dz, block * ldz) if with_dw else (kept, 0)
-        idw, i = chunk * tall * width_out, chunk * 2 * width_in
-        if with_dw:
-            fill_zero(dw, idw, tall * width_out)
-        fill_zero(partial, i + first * LANES, (last - first) * LANES)
-        fill_zero(partial, i + width_in + first * LANES, (last - first) * LANES)
-        for b in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
-            start = b * block
-            count = min(block, rows - start)
-            gradient(dy_out, z_out, start * width_out, count, width_out, bn_out, dz, 0, ldz)
-            iz = start * width_in
-            if not with_dw:
-                ia = start * lda
-            v = first
-            while v < last:
-                end = min(v + TILE_VECTORS, last)
-                product(dz, 0, ldz, channels_out, count, packed, v, end, dy_in, iz, width_in)
-                _mask_panel(dy_in, z_in, iz, width_in, count, v, end, bn_in, low, high, partial, i, a, ia, lda)
-                v = end
-            if with_dw:
-                add_product_transposed(
-                    a, ia, lda, channels_in, count, dz, 0, ldz, 0, width_out // LANES, dw, idw, width_out
-                )
+        _backward_unit(
+            np.int64(unit), chunks, shape, window, image, low, high, dy_out, z_out, bn_out, packed, z_in, bn_in, dy_in,
+            dz, partial, kept, dw,
+        )  # fmt: skip
+
+
+@serial
+def _weights_panel(p, shape, kept, dy_out, z_out, bn_out, dz, dw):
+    rows, block, _, channels_in, width_in, _, width_out, _, _ = shape
+    first = p * TILE_VECTORS
+    last, lda = min(first + TILE_VECTORS, width_out // LANES), width_in + LANES
+    for k in range((channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS):
+        fill_zero(dw, k * width_out + first * LANES, (last - first) * LANES)
+    for start in range(0, rows, block):
+        count = min(block, rows - start)
+        for c in range(first * LANES, last * LANES, LANES):
+            _gradient_column(dy_out, z_out, start * width_out, count, width_out, c, bn_out, dz, c - first * LANES)
+        add_product_transposed(
+            kept, start * lda, lda, channels_in, count, dz, 0, PANEL, 0, last - first, dw, first * LANES, width_out
+        )
 
 
 @parallel
-def weights_gradient(kept, channels_in, width_in, dy_out, z_out, bn_out, width_out, rows, block, scratch, dw):
+def weights_gradient(shape, kept, dy_out, z_out, bn_out, scratch, dw):
     """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it. dw: (whole_tiles(channels_in), width_out), flat.
 
     A unit of work is a panel of dw. scratch: (threads, at least block * PANEL).
     """
-    vectors, lda = width_out // LANES, width_in + LANES
-    tall = (channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    for p in prange((vectors + TILE_VECTORS - 1) // TILE_VECTORS):
-        first = p * TILE_VECTORS
-        last = min(first + TILE_VECTORS, vectors)
-        dz = scratch[get_thread_id()]
-        for k in range(tall):
-            fill_zero(dw, k * width_out + first * LANES, (last - first) * LANES)
-        for start in range(0, rows, block):
-            count = min(block, rows - start)
-            for c in range(first * LANES, last * LANES, LANES):
-                _gradient_column(dy_out, z_out, start * width_out, count, width_out, c, bn_out, dz, c - first * LANES)
-            add_product_transposed(
-                kept, start * lda, lda, channels_in, count,
-                dz, 0, PANEL, 0, last - first, dw, first * LANES, width_out,
-            )  # fmt: skip
+    for p in prange((shape.width_out + PANEL - 1) // PANEL):
+        _weights_panel(np.int64(p), shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)
 
 
 @serial

@@ -4,11 +4,12 @@ Rows are padded, as `blocks.py` says. The rows of an activation are `spread` apa
 where it lies. Work is shared out by blocks of rows and by channels, so that one image, too, keeps all threads busy.
 """
 
+import numpy as np
 from numba import get_thread_id, prange
 
 from tinymnv1.kernels.compile import parallel, serial
-from tinymnv1.kernels.fused_ends import gather_rows
 from tinymnv1.kernels.fused_pointwise import share_of_panels
+from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
     LANES,
     PANEL,
@@ -51,29 +52,30 @@ def _clipped_product(a, ia, lda, depth, rows, packed, bias, first, last, low, hi
             v += 1
 
 
-@parallel
-def stem_inference(
-    x, height, width, cin, packed, bias, low, high, y, rows, out_h, out_w, channels, ldy, stride, top, left, block,
-    lda, scratch,
-):  # fmt: skip
-    """y = clip(the 3x3 convolution of the images x (N, H, W, cin), flat, + bias). channels: padded; rows ldy apart."""
-    for b in prange((rows + block - 1) // block):
-        start = b * block
-        count = min(block, rows - start)
-        a = scratch[get_thread_id()]
-        gather_rows(x, height, width, cin, start, count, out_h, out_w, stride, top, left, a, lda, block * lda)
-        _clipped_product(a, 0, lda, 9 * cin, count, packed, bias, 0, channels // LANES, low, high, y, start * ldy, ldy)
-
-
-@parallel
-def pointwise_inference(x, ldx, depth, packed, bias, low, high, y, channels, ldy, rows, block, groups):
-    """y = clip(x @ w + bias, low, high). A unit is a block of rows and one of `groups` shares of the columns."""
-    blocks = (rows + block - 1) // block
-    for unit in prange(blocks * groups):
-        group, start = unit // blocks, unit % blocks * block
-        first, last = share_of_panels(group, groups, channels // LANES)
-        count = min(block, rows - start)
+@serial
+def _product_unit(unit, shape, window, image, x, ldx, packed, bias, low, high, y, ldy, a):
+    rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape
+    group, start = unit // blocks, unit % blocks * block
+    first, last = share_of_panels(group, groups, width_out // LANES)
+    count = min(block, rows - start)
+    if image.size > 0:
+        lda = width_in + LANES
+        gather_rows(window, depth // 9, image, start, count, a, lda, block * lda)
+        _clipped_product(a, 0, lda, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
+    else:
         _clipped_product(x, start * ldx, ldx, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
+
+
+@parallel
+def product_inference(shape, window, image, x, ldx, packed, bias, low, high, y, ldy, scratch):
+    """y = clip(x @ w + bias, low, high), rows of x and y being ldx and ldy apart.
+
+    With an image (N, H, W, cin), flat: its 3x3 convolution instead; x is not read then.
+    scratch: (threads, at least block * (width_in + LANES) + line_floats), for an image.
+    """
+    for unit in prange(shape.blocks * shape.groups_out):
+        a = scratch[get_thread_id()]
+        _product_unit(np.int64(unit), shape, window, image, x, ldx, packed, bias, low, high, y, ldy, a)
 
 
 @serial
@@ -118,36 +120,44 @@ def _clipped_band(a, plane, columns, w, bias, channels, c0, c1, low, high, y, iy
                 place += ldy
 
 
+@serial
+def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups, a):
+    _, height, width, out_h, out_w, stride, top, left = window
+    bands, vectors, columns = (out_h + band - 1) // band, channels // LANES, (out_w - 1) * stride + 3
+    group, rest = unit % groups, unit // groups
+    n, r0 = rest // bands, rest % bands * band
+    c0, c1 = group * vectors // groups * LANES, (group + 1) * vectors // groups * LANES
+    rows = min(band, out_h - r0)
+    padded_rows = (rows - 1) * stride + 3
+    _copy_band(x, ldx, n, height, width, r0 * stride - top, padded_rows, left, columns, c0, c1, a)
+    iy = (n * out_h + r0) * out_w * ldy
+    plane = padded_rows * columns
+    _clipped_band(a, plane, columns, w, bias, channels, c0, c1, low, high, y, iy, ldy, rows, out_w, stride)
+
+
 @parallel
-def depthwise_inference(
-    x, ldx, images, height, width, w, bias, channels, low, high, y, ldy, out_h, out_w, stride, top, left, band, groups,
-    scratch,
-):  # fmt: skip
+def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, units, band, groups, scratch):
     """y = clip(the depthwise convolution + bias). A unit is `band` rows of an image, and a share of the channels.
 
     scratch: (threads, ((band - 1) * stride + 3) * ((out_w - 1) * stride + 3) * the channels of a share).
     """
-    bands, vectors, columns = (out_h + band - 1) // band, channels // LANES, (out_w - 1) * stride + 3
-    for unit in prange(images * bands * groups):
-        group, rest = unit % groups, unit // groups
-        n, r0 = rest // bands, rest % bands * band
-        c0, c1 = group * vectors // groups * LANES, (group + 1) * vectors // groups * LANES
-        rows = min(band, out_h - r0)
-        padded_rows = (rows - 1) * stride + 3
+    for unit in prange(units):
         a = scratch[get_thread_id()]
-        _copy_band(x, ldx, n, height, width, r0 * stride - top, padded_rows, left, columns, c0, c1, a)
-        iy = (n * out_h + r0) * out_w * ldy
-        plane = padded_rows * columns
-        _clipped_band(a, plane, columns, w, bias, channels, c0, c1, low, high, y, iy, ldy, rows, out_w, stride)
+        _depthwise_unit(np.int64(unit), window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups, a)
+
+
+@serial
+def _pool_image(n, x, ldx, pixels, channels, pooled, ldp):
+    for c in range(0, channels, LANES):
+        total, place = vzero(), n * pixels * ldx + c
+        for _ in range(pixels):
+            total = vadd(total, vload(x, place))
+            place += ldx
+        vstore(pooled, n * ldp + c, vmul(total, vsplat(np.float32(1) / np.float32(pixels))))
 
 
 @parallel
 def pool_inference(x, ldx, images, pixels, channels, pooled, ldp):
     """pooled[n] = the mean over an image's pixels."""
     for n in prange(images):
-        for c in range(0, channels, LANES):
-            total, place = vzero(), n * pixels * ldx + c
-            for _ in range(pixels):
-                total = vadd(total, vload(x, place))
-                place += ldx
-            vstore(pooled, n * ldp + c, vmul(total, vsplat(1 / pixels)))
+        _pool_image(np.int64(n), x, ldx, pixels, channels, pooled, ldp)

@@ -18,10 +18,10 @@ which is `tinymnv1.ops.batchnorm`'s dx with xhat = inv_std (z - mean) written ou
 import numpy as np
 
 from tinymnv1.kernels.blocks import ALONG_DY, ALONG_Z, CONSTANT, INV_STD, MEAN, SCALE, SHIFT
-from tinymnv1.kernels.compile import serial
+from tinymnv1.kernels.compile import single
 
 
-@serial
+@single
 def finish_forward(partial, counts, gamma, beta, eps, momentum, running_mean, running_var, width, bn):
     """Set SCALE, SHIFT, MEAN and INV_STD of bn, and move the running statistics.
 
@@ -50,7 +50,7 @@ def finish_forward(partial, counts, gamma, beta, eps, momentum, running_mean, ru
         running_var[c] += momentum * (square[c] / (total - 1) - running_var[c])
 
 
-@serial
+@single
 def finish_backward(partial, chunks, count, gamma, dgamma, dbeta, width, bn):
     """Set dgamma and dbeta, and ALONG_DY, ALONG_Z and CONSTANT of bn. partial: (chunks, 2, width), flat."""
     channels = gamma.size
