@@ -150,6 +150,14 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
 
 
 @serial
+def share_of_panels(group, groups, vectors):
+    """The vectors of columns, from first up to last, of one of so many equal shares of the panels."""
+    panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
+    first = group * panels // groups * TILE_VECTORS
+    return first, min((group + 1) * panels // groups * TILE_VECTORS, vectors)
+
+
+@serial
 def block_moments(z, iz, width, rows, first, last, partial, i):
     """Mean and sum of squared deviations of a block's columns: partial[i + c] and partial[i + width + c].
 

@@ -32,6 +32,7 @@ from tinymnv1.kernels.blocks import (
     fill_zero,
     gradient,
     product,
+    share_of_panels,
 )
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.gather import gather_rows
@@ -67,14 +68,6 @@ class ProductShape(NamedTuple):
     width_out: int
     groups_out: int
     groups_in: int
-
-
-@serial
-def share_of_panels(group, groups, vectors):
-    """The vectors of columns, from first up to last, of one of so many equal shares of the panels."""
-    panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
-    first = group * panels // groups * TILE_VECTORS
-    return first, min((group + 1) * panels // groups * TILE_VECTORS, vectors)
 
 
 @serial

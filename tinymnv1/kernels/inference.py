@@ -7,8 +7,8 @@ where it lies. Work is shared out by blocks of rows and by channels, so that one
 import numpy as np
 from numba import get_thread_id, prange
 
+from tinymnv1.kernels.blocks import share_of_panels
 from tinymnv1.kernels.compile import parallel, serial
-from tinymnv1.kernels.fused_pointwise import share_of_panels
 from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
     LANES,

@@ -1,146 +1,164 @@
-"""Matrix products on register tiles: what pointwise convolutions, the stem and the classifier are made of.
+"""Matrix products of plain arrays: what the layers' pointwise convolutions, stem and classifier are made of.
 
     multiply(x, w)              x (M, K) @ w (K, N)         forward; and, with w.T, the gradient of x
     multiply_transposed(x, dy)  x (M, K).T @ dy (M, N)      the gradient of w
 
-y is cut into panels of PANEL columns and a panel into tiles of TILE_ROWS rows; a tile stays in registers while the loop
-over the depth runs (`simd.product_tile`). For `multiply` the weights are first packed: panel by panel, so that the
-columns of a tile lie side by side in memory, the last panel filled up with zeros.
+They run on the register tiles of `blocks.py`, which know no ends of rows. So a block of x is first copied into scratch
+memory, rows `spread` apart. A tile that would reach beyond y's last row or column goes to scratch memory, too, and what
+belongs to y is copied from there.
 
-Blocks are sized to the caches. A block of rows of x takes about BLOCK_BYTES and is used for all panels while it is in
-the second-level cache. How the work is cut depends on the shapes alone, and no two threads add into the same number, so
-results do not depend on the number of threads.
+How the work is cut depends on the shapes alone, and no two threads add into the same number, so results do not depend
+on the number of threads.
 """
 
 import numpy as np
-from numba import prange
+from numba import get_thread_id, prange
 
-from tinymnv1.kernels.compile import CHUNKS, parallel, serial
-from tinymnv1.kernels.simd import PANEL, TILE_ROWS, TILE_VECTORS, product_tile
+from tinymnv1.kernels.blocks import (
+    BLOCK_ROWS,
+    add_product_transposed,
+    fill_zero,
+    pack,
+    pack_transposed,
+    padded,
+    product,
+    share_of_panels,
+    spread,
+    sum_chunks,
+    whole_tiles,
+)
+from tinymnv1.kernels.compile import CHUNKS, aligned, parallel, scratch_memory, serial
+from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS, TILE_VECTORS, vload, vload_tail, vstore, vstore_tail
 from tinymnv1.ops.window import Array
 
-BLOCK_BYTES = 1 << 18
-SMALL_WEIGHTS = 1 << 14
+SMALL_WEIGHTS = 1 << 15
 """Up to so many weights, `multiply_transposed` gives every chunk of rows its own sum; above, there is enough to share
-out among the rows of the result instead."""
-
-# One tile for each count of rows that is needed: whole tiles, then what is left in fours, twos and ones.
-_tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
-_tile4 = product_tile(4, TILE_VECTORS, transposed=False)
-_tile2 = product_tile(2, TILE_VECTORS, transposed=False)
-_tile1 = product_tile(1, TILE_VECTORS, transposed=False)
-_transposed = product_tile(TILE_ROWS, TILE_VECTORS, transposed=True)
-_transposed4 = product_tile(4, TILE_VECTORS, transposed=True)
-_transposed2 = product_tile(2, TILE_VECTORS, transposed=True)
-_transposed1 = product_tile(1, TILE_VECTORS, transposed=True)
+out among the columns of the result instead."""
 
 
 @serial
-def _rows(x, ix, depth, count, packed, ip, y, iy, ldy, n):
-    """`count` rows of one panel: y[r, :n] = x[r, :] @ panel. n is None if the panel is whole."""
-    r = 0
-    while count - r >= TILE_ROWS:
-        _tile(x, ix + r * depth, depth, depth, packed, ip, PANEL, y, iy + r * ldy, ldy, n)
-        r += TILE_ROWS
-    while count - r >= 4:
-        _tile4(x, ix + r * depth, depth, depth, packed, ip, PANEL, y, iy + r * ldy, ldy, n)
-        r += 4
-    while count - r >= 2:
-        _tile2(x, ix + r * depth, depth, depth, packed, ip, PANEL, y, iy + r * ldy, ldy, n)
-        r += 2
-    while count - r >= 1:
-        _tile1(x, ix + r * depth, depth, depth, packed, ip, PANEL, y, iy + r * ldy, ldy, n)
-        r += 1
+def _copy_in(x, ix, ldx, rows, columns, a, ia, lda):
+    """Rows of x into a, lda apart; zeros up to the next whole vector."""
+    for _ in range(rows):
+        for c in range(0, columns, LANES):
+            n = columns - c
+            vstore(a, ia + c, vload(x, ix + c) if n >= LANES else vload_tail(x, ix + c, n))
+        ix += ldx
+        ia += lda
 
 
 @serial
-def _rows_transposed(x, ix, ldx, count, depth, dy, idy, dw, iw, ldw, n):
-    """`count` rows of one panel of dw: dw[r, :n] += sum over m < depth of x[m, r] * dy[m, :n]. n as in `_rows`."""
-    r = 0
-    while count - r >= TILE_ROWS:
-        _transposed(x, ix + r, ldx, depth, dy, idy, ldw, dw, iw + r * ldw, ldw, n)
-        r += TILE_ROWS
-    while count - r >= 4:
-        _transposed4(x, ix + r, ldx, depth, dy, idy, ldw, dw, iw + r * ldw, ldw, n)
-        r += 4
-    while count - r >= 2:
-        _transposed2(x, ix + r, ldx, depth, dy, idy, ldw, dw, iw + r * ldw, ldw, n)
-        r += 2
-    while count - r >= 1:
-        _transposed1(x, ix + r, ldx, depth, dy, idy, ldw, dw, iw + r * ldw, ldw, n)
-        r += 1
-
-
-@parallel
-def _pack(w, packed):
-    """packed[p, k, j] = w[k, p * PANEL + j], zero beyond the last column."""
-    depth, columns = w.shape
-    for p in prange((columns + PANEL - 1) // PANEL):
-        n = min(PANEL, columns - p * PANEL)
-        for k in range(depth):
-            place = (p * depth + k) * PANEL
-            for j in range(n):
-                packed[place + j] = w[k, p * PANEL + j]
-            for j in range(n, PANEL):
-                packed[place + j] = 0
-
-
-@parallel
-def _multiply(x, packed, y, rows, depth, columns, block, groups):
-    """A unit of work is a block of rows, and one of `groups` equal shares of the panels."""
-    panels, blocks = (columns + PANEL - 1) // PANEL, (rows + block - 1) // block
-    for unit in prange(blocks * groups):
-        first = unit // groups * block
-        count = min(block, rows - first)
-        group = unit % groups
-        for p in range(group * panels // groups, (group + 1) * panels // groups):
-            n = columns - p * PANEL
-            ix, ip, iy = first * depth, p * depth * PANEL, first * columns + p * PANEL
-            if n >= PANEL:
-                _rows(x, ix, depth, count, packed, ip, y, iy, columns, None)
+def _copy_out(a, ia, lda, rows, columns, y, iy, ldy):
+    """Rows of a, lda apart, into y."""
+    for _ in range(rows):
+        for c in range(0, columns, LANES):
+            n = columns - c
+            if n >= LANES:
+                vstore(y, iy + c, vload(a, ia + c))
             else:
-                _rows(x, ix, depth, count, packed, ip, y, iy, columns, n)
+                vstore_tail(y, iy + c, vload(a, ia + c), n)
+        ia += lda
+        iy += ldy
+
+
+@serial
+def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, groups, lda, a):
+    group, start = unit // blocks, unit % blocks * block
+    first, last = share_of_panels(group, groups, (columns + LANES - 1) // LANES)
+    count, edge = min(block, rows - start), block * lda
+    _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
+    v = first
+    while v < last:
+        end = min(v + TILE_VECTORS, last)
+        done = count // TILE_ROWS * TILE_ROWS if end * LANES <= columns else 0
+        if done > 0:
+            product(a, 0, lda, depth, done, packed, v, end, y, start * columns, columns)
+        if done < count:
+            rest, c = count - done, v * LANES
+            product(a, done * lda, lda, depth, rest, packed, v, end, a, edge - c, PANEL)
+            _copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
+        v = end
 
 
 @parallel
-def _multiply_transposed(x, dy, dw, rows, depth, columns, chunks, block):
-    """dw[chunk] += x[rows].T @ dy[rows] for each chunk of the rows. A unit of work is TILE_ROWS rows of a dw[chunk]."""
-    groups = (depth + TILE_ROWS - 1) // TILE_ROWS
-    for unit in prange(chunks * groups):
-        chunk, r = unit // groups, unit % groups * TILE_ROWS
-        count = min(TILE_ROWS, depth - r)
-        last = (chunk + 1) * rows // chunks
-        for first in range(chunk * rows // chunks, last, block):
-            part = min(block, last - first)
-            for column in range(0, columns, PANEL):
-                n = columns - column
-                ix, iy, iw = first * depth + r, first * columns + column, (chunk * depth + r) * columns + column
-                if n >= PANEL:
-                    _rows_transposed(x, ix, depth, count, part, dy, iy, dw, iw, columns, None)
-                else:
-                    _rows_transposed(x, ix, depth, count, part, dy, iy, dw, iw, columns, n)
+def _multiply(x, packed, y, rows, depth, columns, block, blocks, groups, lda, scratch):
+    """A unit of work is a block of rows, and one of `groups` equal shares of the panels."""
+    for unit in prange(blocks * groups):
+        a = scratch[get_thread_id()]
+        _multiply_unit(np.int64(unit), x, packed, y, rows, depth, columns, block, blocks, groups, lda, a)
+
+
+@serial
+def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, width, tall, a):
+    idw, dz = chunk * tall * width, block * lda
+    fill_zero(dw, idw, tall * width)
+    last = (chunk + 1) * rows // chunks
+    for start in range(chunk * rows // chunks, last, block):
+        count = min(block, last - start)
+        _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
+        _copy_in(dy, start * columns, columns, count, columns, a, dz, ldz)
+        add_product_transposed(a, 0, lda, depth, count, a, dz, ldz, 0, width // LANES, dw, idw, width)
+
+
+@serial
+def _add_panel(p, kept, dy, dw, rows, depth, columns, block, lda, width, tall, a):
+    c, n = p * PANEL, min(PANEL, width - p * PANEL)
+    for k in range(tall):
+        fill_zero(dw, k * width + c, n)
+    for start in range(0, rows, block):
+        count = min(block, rows - start)
+        _copy_in(dy, start * columns + c, columns, count, min(PANEL, columns - c), a, 0, PANEL)
+        add_product_transposed(kept, start * lda, lda, depth, count, a, 0, PANEL, 0, n // LANES, dw, c, width)
+
+
+@parallel
+def _add_products(x, kept, dy, dw, rows, depth, columns, block, chunks, lda, ldz, width, tall, scratch):
+    """dw[chunk] = x[rows].T @ dy[rows] for each chunk of the rows; or, with one chunk, for each panel of dw."""
+    if chunks > 1:
+        for chunk in prange(chunks):
+            a = scratch[get_thread_id()]
+            _add_chunk(np.int64(chunk), chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, width, tall, a)
+    else:
+        for b in prange((rows + block - 1) // block):
+            start = np.int64(b) * block
+            _copy_in(x, start * depth, depth, min(block, rows - start), depth, kept, start * lda, lda)
+        for p in prange((width + PANEL - 1) // PANEL):
+            a = scratch[get_thread_id()]
+            _add_panel(np.int64(p), kept, dy, dw, rows, depth, columns, block, lda, width, tall, a)
 
 
 def multiply(x: Array, w: Array) -> Array:
     """x @ w. x: (M, K) float32, C-contiguous.  w: (K, N) float32, of any layout.  Returns (M, N)."""
     (rows, depth), columns = x.shape, w.shape[1]
-    panels = -(-columns // PANEL)
-    packed = np.empty(panels * depth * PANEL, np.float32)
-    _pack(w, packed)
-    y = np.empty((rows, columns), np.float32)
-    tiles = max(BLOCK_BYTES // (4 * depth * TILE_ROWS), 1)
-    block = min(tiles, -(-rows // (CHUNKS * TILE_ROWS))) * TILE_ROWS
+    packed = aligned(padded(columns) * depth)
+    if w.T.flags.c_contiguous and not w.flags.c_contiguous:
+        pack_transposed(w.T.reshape(-1), depth, columns, packed)
+    else:
+        pack(np.ascontiguousarray(w).reshape(-1), depth, columns, packed)
+    y = aligned(rows * columns)
+    block = whole_tiles(-(-rows // -(-rows // BLOCK_ROWS)))
     blocks = -(-rows // block)
-    groups = min(panels, max(CHUNKS // blocks, 1))  # few rows: share the columns out as well
-    _multiply(x.reshape(-1), packed, y.reshape(-1), rows, depth, columns, block, groups)
-    return y
+    groups = 1 if blocks >= 4 * CHUNKS else max(columns // LANES // 8, 1)  # few rows: share the columns out as well
+    scratch = scratch_memory(block * (spread(depth) + PANEL))
+    _multiply(x.reshape(-1), packed, y, rows, depth, columns, block, blocks, groups, spread(depth), scratch)
+    return y.reshape(rows, columns)
 
 
 def multiply_transposed(x: Array, dy: Array) -> Array:
     """x.T @ dy. x: (M, K), dy: (M, N), float32, C-contiguous.  Returns (K, N)."""
     (rows, depth), columns = x.shape, dy.shape[1]
-    chunks = min(CHUNKS, -(-rows // 256)) if depth * columns <= SMALL_WEIGHTS else 1
-    block = max(BLOCK_BYTES // (4 * (columns + TILE_ROWS)), 1)
-    dw = np.zeros((chunks, depth, columns), np.float32)
-    _multiply_transposed(x.reshape(-1), dy.reshape(-1), dw.reshape(-1), rows, depth, columns, chunks, block)
-    return dw[0] if chunks == 1 else dw.sum(axis=0)
+    width, tall = padded(columns), whole_tiles(depth)
+    block = min(BLOCK_ROWS, rows)
+    chunks = min(CHUNKS, -(-rows // block)) if depth * columns <= SMALL_WEIGHTS else 1
+    dw = aligned(chunks * tall * width)
+    kept = aligned((rows + TILE_ROWS) * spread(depth) if chunks == 1 else 0)
+    scratch = scratch_memory(block * (spread(depth) + spread(columns) + PANEL) + PANEL)
+    _add_products(
+        x.reshape(-1), kept, dy.reshape(-1), dw, rows, depth, columns, block, chunks, spread(depth), spread(columns),
+        width, tall, scratch,
+    )  # fmt: skip
+    if chunks == 1:
+        return np.ascontiguousarray(dw.reshape(tall, width)[:depth, :columns])
+    total = aligned(depth * columns)
+    sum_chunks(dw, chunks, tall * width, width, depth, columns, total)
+    return total.reshape(depth, columns)
