@@ -4,8 +4,13 @@ In evaluation batch norm is  y = scale z + shift  with  scale = gamma / sqrt(run
 shift = beta - running_mean scale.  z is linear in the weights, so  scale w  in place of w and a bias of  shift  give y
 at once; the clip follows in the register in which y was summed up.
 
-Activations live in two buffers that take turns: each convolution reads one and writes the other.
+Activations live in two buffers that take turns: each convolution reads one and writes the other. For each shape of the
+batch a plan is kept: the kernels to call, with all their arguments.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,18 +20,23 @@ from tinymnv1.kernels.blocks import Window, pack, padded, spread, whole_tiles
 from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
 from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.gather import line_floats
-from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference
+from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference, separable_inference
 from tinymnv1.kernels.simd import LANES, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops.window import Array
 
 BAND_FLOATS = 1 << 15
+FUSED_FLOATS = 3 << 15  # scratch memory of a depthwise and a pointwise convolution in one: 384 KiB
 
 
 def apart(channels: int) -> int:
     """The distance of an activation's rows: `padded`, or `spread` where a few rows would fill a first-level set."""
     return padded(channels) if channels < 256 else spread(channels)
+
+
+Call = Callable[[], None]
+"""A kernel with its arguments."""
 
 
 def _folded(norm: Layer) -> tuple[Array, Array]:
@@ -61,24 +71,26 @@ class Stem:
         self.taps, self.channels = weight.size // scale.size, scale.size
         self.packed, self.bias = _packed((weight * scale).reshape(self.taps, -1)), _padded_row(shift)
 
-    def _window(self, images: int, height: int, width: int) -> Window:
+    def window(self, images: int, height: int, width: int) -> Window:
         return window_of(images, height, width, self.config.stem_stride, self.config.padding)
 
     def _shape(self, window: Window) -> ProductShape:
         return product_shape(window.images * window.out_h * window.out_w, self.taps, self.channels, split_in=False)
 
-    def sizes(self, images: int, height: int, width: int) -> tuple[int, int, int]:
-        """Output height and width, and floats of scratch memory a thread."""
-        window = self._window(images, height, width)
-        line = line_floats(width, self.config.in_channels)
-        return window.out_h, window.out_w, self._shape(window).block * spread(self.taps) + line
+    def scratch(self, window: Window) -> int:
+        """Floats of scratch memory a thread needs."""
+        return self._shape(window).block * spread(self.taps) + line_floats(window.width, self.config.in_channels)
 
-    def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        window = self._window(images, height, width)
-        product_inference(
-            self._shape(window), window, x, NOTHING, 0, self.packed, self.bias, self.low, self.high, y,
-            apart(self.channels), scratch,
-        )  # fmt: skip
+    def call(self, window: Window, y: Array, scratch: Array) -> Callable[[Array], None]:
+        """What to call with a batch of images, flat."""
+        shape, distance = self._shape(window), apart(self.channels)
+
+        def convolve(image: Array) -> None:
+            product_inference(
+                shape, window, image, NOTHING, 0, self.packed, self.bias, self.low, self.high, y, distance, scratch
+            )
+
+        return convolve
 
 
 class Depthwise:
@@ -93,6 +105,9 @@ class Depthwise:
         self.weight[:, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
         self.bias = _padded_row(shift)
 
+    def window(self, images: int, height: int, width: int) -> Window:
+        return window_of(images, height, width, self.stride, self.padding)
+
     def _share(self, window: Window) -> tuple[int, int, int]:
         """Rows of a band, shares of the channels, and floats of scratch memory a thread."""
         vectors, columns = padded(self.channels) // LANES, (window.out_w - 1) * self.stride + KERNEL
@@ -101,17 +116,15 @@ class Depthwise:
         groups = min(max(CHUNKS // (window.images * -(-window.out_h // band)), 1), vectors)
         return band, groups, ((band - 1) * self.stride + KERNEL) * columns * -(-vectors // groups) * LANES
 
-    def sizes(self, images: int, height: int, width: int) -> tuple[int, int, int]:
-        window = window_of(images, height, width, self.stride, self.padding)
-        return window.out_h, window.out_w, self._share(window)[2]
+    def scratch(self, window: Window) -> int:
+        return self._share(window)[2]
 
-    def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        window = window_of(images, height, width, self.stride, self.padding)
+    def call(self, window: Window, x: Array, y: Array, scratch: Array) -> Call:
         band, groups, _ = self._share(window)
-        units, distance = images * -(-window.out_h // band) * groups, apart(self.channels)
-        depthwise_inference(
-            window, x, distance, self.weight.reshape(-1), self.bias, padded(self.channels), self.low, self.high, y,
-            distance, units, band, groups, scratch,
+        units, distance = window.images * -(-window.out_h // band) * groups, apart(self.channels)
+        return partial(
+            depthwise_inference, window, x, distance, self.weight.reshape(-1), self.bias, padded(self.channels),
+            self.low, self.high, y, distance, units, band, groups, scratch,
         )  # fmt: skip
 
 
@@ -124,15 +137,67 @@ class Pointwise:
         self.low, self.high = np.float32(low), np.float32(high)
         self.packed, self.bias = _packed(weight), _padded_row(bias)
 
-    def sizes(self, images: int, height: int, width: int) -> tuple[int, int, int]:
-        return height, width, 0
-
-    def __call__(self, x: Array, y: Array, images: int, height: int, width: int, scratch: Array) -> None:
-        shape = product_shape(images * height * width, self.cin, self.channels, split_in=False)
-        product_inference(
-            shape, NO_WINDOW, NOTHING, x, apart(self.cin), self.packed, self.bias, self.low, self.high, y,
-            apart(self.channels), scratch,
+    def call(self, rows: int, x: Array, y: Array, scratch: Array) -> Call:
+        shape = product_shape(rows, self.cin, self.channels, split_in=False)
+        return partial(
+            product_inference, shape, NO_WINDOW, NOTHING, x, apart(self.cin), self.packed, self.bias, self.low,
+            self.high, y, apart(self.channels), scratch,
         )  # fmt: skip
+
+
+class Block:
+    """A depthwise convolution and the pointwise one after it, in one kernel where that is worth it.
+
+    Then the first one's output never leaves the cache, but a band's first and last rows of input are read twice, and
+    the product's columns cannot be shared out. So it is done where an image has enough rows for several bands.
+    """
+
+    def __init__(self, depthwise: Depthwise, pointwise: Pointwise) -> None:
+        self.depthwise, self.pointwise = depthwise, pointwise
+        self.channels = pointwise.channels
+
+    def window(self, images: int, height: int, width: int) -> Window:
+        return self.depthwise.window(images, height, width)
+
+    def _band(self, window: Window) -> int:
+        """Rows of the output that one unit makes; 0 if the two convolutions are better done one by one."""
+        for band in (7, 4, 2):
+            bands = -(-window.out_h // band)
+            waste = whole_tiles(band * window.out_w) * bands / (window.out_w * window.out_h)
+            if self._floats(window, band) <= FUSED_FLOATS and window.images * bands >= CHUNKS - 2 and waste < 1.05:
+                return band
+        return 0
+
+    def _floats(self, window: Window, band: int) -> int:
+        """Scratch memory of a unit: the padded input, later the last tile; and what the depthwise convolution makes."""
+        channels, stride = padded(self.depthwise.channels), window.stride
+        planes = ((band - 1) * stride + KERNEL) * ((window.out_w - 1) * stride + KERNEL) * channels
+        return max(planes, TILE_ROWS * padded(self.channels)) + whole_tiles(band * window.out_w) * spread(channels)
+
+    def scratch(self, window: Window) -> int:
+        band = self._band(window)
+        return self._floats(window, band) if band else self.depthwise.scratch(window)
+
+    def calls(self, window: Window, x: Array, y: Array, scratch: Array) -> tuple[list[Call], Array, Array]:
+        """What to call, where the result is then, x or y, and the other of the two."""
+        first, second, band = self.depthwise, self.pointwise, self._band(window)
+        if band == 0:
+            rows = window.images * window.out_h * window.out_w
+            return [first.call(window, x, y, scratch), second.call(rows, y, x, scratch)], x, y
+        fused = partial(
+            separable_inference, window, x, apart(first.channels), first.weight.reshape(-1), first.bias,
+            padded(first.channels), second.packed, second.bias, padded(second.channels), first.low, first.high, y,
+            apart(second.channels), window.images * -(-window.out_h // band), band, second.cin, scratch,
+        )  # fmt: skip
+        return [fused], y, x
+
+
+class Plan(NamedTuple):
+    """The kernels to call for one shape of the batch, and where the logits are then."""
+
+    stem: Callable[[Array], None]
+    calls: list[Call]
+    logits: Array
 
 
 class InferenceEngine:
@@ -145,46 +210,63 @@ class InferenceEngine:
         """Raises ConfigError unless the model's backend is "numba"."""
         if model.backend != "numba":
             raise ConfigError('the inference engine needs backend="numba"; use LayerEngine for backend="numpy"')
-        self.model = model
-        self._buffers = [np.empty(0, np.float32)] * 2
-        self._scratch = np.empty((0, 0), np.float32)
-        config = model.config
+        self.model, config = model, model.config
         low, high = 0.0, 6.0 if config.activation == "relu6" else np.inf
-        self._steps: list[Stem | Depthwise | Pointwise] = [Stem(model, low, high)]
+        self._stem = Stem(model, low, high)
+        self._blocks = []
         for block, (_, _, stride) in zip(model.blocks, config.blocks, strict=True):
             layers = block.layers
             weight = layers["depthwise"].params["weight"].data
-            self._steps.append(Depthwise(weight, layers["depthwise_bn"], stride, config.padding, low, high))
+            depthwise = Depthwise(weight, layers["depthwise_bn"], stride, config.padding, low, high)
             scale, shift = _folded(layers["pointwise_bn"])
-            self._steps.append(Pointwise(layers["pointwise"].params["weight"].data * scale, shift, low, high))
+            weight = layers["pointwise"].params["weight"].data * scale
+            self._blocks.append(Block(depthwise, Pointwise(weight, shift, low, high)))
+        self._steps: list[Stem | Block] = [self._stem, *self._blocks]
         params = model.classifier.params
         self._classifier = Pointwise(params["weight"].data, params["bias"].data, -np.inf, np.inf)
+        self._buffers = [NOTHING, NOTHING]
+        self._scratch = np.empty((1, 0), np.float32)
+        self._plans: dict[tuple[int, ...], Plan] = {}
 
     def __call__(self, x: Array) -> Array:
         """Logits (N, classes) of images x (N, H, W, in_channels) float32. Raises ConfigError on another shape."""
         x = self.model.check_images(x)
-        images, height, width, _ = x.shape
-        self._reserve(images, height, width)
-        y, other = self._buffers
-        source = np.ascontiguousarray(x).reshape(-1)
-        for step in self._steps:
-            step(source, y, images, height, width, self._scratch)
-            height, width, _ = step.sizes(images, height, width)
-            source, y, other = y, other, y
-        channels = self._classifier.cin
-        pool_inference(source, apart(channels), images, height * width, padded(channels), y, apart(channels))
-        self._classifier(y, other, images, 1, 1, self._scratch)
-        classes = self._classifier.channels
-        return other[: images * apart(classes)].reshape(images, -1)[:, :classes].copy()
+        if x.shape not in self._plans:
+            self._plans[x.shape] = self._plan(*x.shape[:3])
+        plan = self._plans[x.shape]
+        plan.stem(np.ascontiguousarray(x).reshape(-1))
+        for call in plan.calls:
+            call()
+        return plan.logits.copy()
 
-    def _reserve(self, images: int, height: int, width: int) -> None:
-        """Make the buffers large enough for every activation of this shape."""
-        floats, scratch = (whole_tiles(images) + TILE_ROWS) * apart(self._classifier.channels), 0
+    def _plan(self, images: int, height: int, width: int) -> Plan:
+        windows = []
         for step in self._steps:
-            height, width, needed = step.sizes(images, height, width)
-            floats = max(floats, (images * height * width + TILE_ROWS) * apart(step.channels))
-            scratch = max(scratch, needed)
-        if floats > self._buffers[0].size:
-            self._buffers = [aligned(floats), aligned(floats)]
-        if scratch > self._scratch.shape[1]:
-            self._scratch = scratch_memory(-(-scratch // LANES) * LANES)
+            window = step.window(images, height, width)
+            height, width = window.out_h, window.out_w
+            windows.append(window)
+        self._reserve(windows)
+        (y, other), scratch = self._buffers, self._scratch
+        stem = self._stem.call(windows[0], y, scratch)
+        calls = []
+        for block, window in zip(self._blocks, windows[1:], strict=True):
+            more, y, other = block.calls(window, y, other, scratch)
+            calls += more
+        channels, classes = self._classifier.cin, self._classifier.channels
+        distance = apart(channels)
+        calls.append(partial(pool_inference, y, distance, images, height * width, padded(channels), other, distance))
+        calls.append(self._classifier.call(images, other, y, scratch))
+        return Plan(stem, calls, y[: images * apart(classes)].reshape(images, -1)[:, :classes])
+
+    def _reserve(self, windows: list[Window]) -> None:
+        """Make the buffers large enough for every activation. New buffers make the old plans void."""
+        images = windows[0].images
+        floats, scratch = (images + TILE_ROWS) * apart(self._classifier.channels), 0
+        for step, window in zip(self._steps, windows, strict=True):
+            rows = images * window.out_h * window.out_w
+            floats = max(floats, (rows + TILE_ROWS) * apart(step.channels))
+            scratch = max(scratch, step.scratch(window))
+        if floats > self._buffers[0].size or scratch > self._scratch.shape[1]:
+            self._plans.clear()
+            self._buffers = [aligned(max(floats, self._buffers[0].size)) for _ in range(2)]
+            self._scratch = scratch_memory(-(-max(scratch, self._scratch.shape[1]) // LANES) * LANES)

@@ -147,6 +147,45 @@ def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, un
 
 
 @serial
+def _separable_unit(unit, window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a):
+    _, height, width, out_h, out_w, stride, top, left = window
+    bands, columns = (out_h + band - 1) // band, (out_w - 1) * stride + 3
+    n, r0 = unit // bands, unit % bands * band
+    rows = min(band, out_h - r0)
+    padded_rows, pixels, ldt = (rows - 1) * stride + 3, rows * out_w, channels + LANES
+    plane = padded_rows * columns
+    t = a[plane * channels :]
+    _copy_band(x, ldx, n, height, width, r0 * stride - top, padded_rows, left, columns, 0, channels, a)
+    _clipped_band(a, plane, columns, w, bias, channels, 0, channels, low, high, t, 0, ldt, rows, out_w, stride)
+    iy, vectors = (n * out_h + r0) * out_w * ldy, cout // LANES
+    whole = pixels // TILE_ROWS * TILE_ROWS
+    if whole > 0:
+        _clipped_product(t, 0, ldt, depth, whole, packed, bias_out, 0, vectors, low, high, y, iy, ldy)
+    if whole < pixels:  # the planes are no longer needed: they take the last tile, which would reach into the next band
+        _clipped_product(t, whole * ldt, ldt, depth, 1, packed, bias_out, 0, vectors, low, high, a, 0, cout)
+        for r in range(pixels - whole):
+            for c in range(0, cout, LANES):
+                vstore(y, iy + (whole + r) * ldy + c, vload(a, r * cout + c))
+
+
+@parallel
+def separable_inference(
+    window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, units, band, depth, scratch
+):
+    """A depthwise and a pointwise convolution in one: what the first makes of a band of rows stays in the cache.
+
+    channels, cout: padded.  depth: channels that there are.  scratch: (threads, ((band - 1) * stride + 3) *
+    ((out_w - 1) * stride + 3) * channels, or TILE_ROWS * cout if that is more, and (whole tiles of band * out_w) *
+    (channels + LANES)).
+    """
+    for unit in prange(units):
+        a = scratch[get_thread_id()]
+        _separable_unit(
+            np.int64(unit), window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a
+        )
+
+
+@serial
 def _pool_image(n, x, ldx, pixels, channels, pooled, ldp):
     for c in range(0, channels, LANES):
         total, place = vzero(), n * pixels * ldx + c
