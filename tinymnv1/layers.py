@@ -132,6 +132,12 @@ class Pointwise(Layer):
         return dx
 
 
+def check_batch(count: int) -> None:
+    """Raises ConfigError unless there are several values per channel to take statistics of."""
+    if count < 2:
+        raise ConfigError("batch norm cannot train on one value per channel: use a larger batch or a larger image")
+
+
 class BatchNorm(Layer):
     """Batch normalisation with running statistics, PyTorch's convention.
 
@@ -156,8 +162,7 @@ class BatchNorm(Layer):
             self.cache = None
             return self.ops.batchnorm_inference(x, gamma, beta, running_mean, running_var, self.eps)
         count = x.size // x.shape[-1]  # values per channel
-        if count < 2:
-            raise ConfigError("batch norm cannot train on one value per channel: use a larger batch or a larger image")
+        check_batch(count)
         y, self.cache, mean, var = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
         running_mean += self.momentum * (mean - running_mean)
         running_var += self.momentum * (var * (count / (count - 1)) - running_var)

@@ -39,7 +39,7 @@ from tinymnv1.kernels.fused_pool import pool_backward, pool_forward
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.moments import finish_backward, finish_forward
 from tinymnv1.kernels.simd import PANEL, TILE_ROWS
-from tinymnv1.layers import BatchNorm, Dropout, Layer
+from tinymnv1.layers import BatchNorm, Dropout, Layer, check_batch
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
 from tinymnv1.ops.window import Array
@@ -66,6 +66,7 @@ class Stage:
         self.channels = norm.params["gamma"].data.size
         self.stride = padded(self.channels)  # of a pixel, in floats
         self.rows = images * height * width
+        check_batch(self.rows)
         self.z = take((self.rows + TILE_ROWS) * self.stride)
         self.bn = np.zeros(COEFFICIENTS * self.stride, np.float32)
         self.counts = np.empty(0)
