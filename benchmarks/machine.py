@@ -70,7 +70,6 @@ def peaks(threads: int) -> Job:
                     y,
                     t * TILE_ROWS * PANEL,
                     PANEL,
-                    None,
                 )
 
     @njit(parallel=True)

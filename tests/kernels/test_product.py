@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import simd
+from tinymnv1.kernels import product, simd
 from tinymnv1.kernels.product import multiply, multiply_transposed
 
 JIT = not numba.config.DISABLE_JIT
@@ -53,21 +53,25 @@ def test_the_networks_shapes(rows, depth, columns):
     test_products_of_any_size.hypothesis.inner_test(rows, depth, columns)
 
 
-def test_tails_touch_nothing_beyond_their_columns():
-    """y is the middle of a larger array whose other numbers must stay."""
-    tile = simd.product_tile(2, simd.TILE_VECTORS, transposed=False)
+def test_products_write_nothing_beyond_their_arrays(monkeypatch):
+    """Register tiles are whole, results need not be: what lies before and behind an array in memory must stay."""
+    handed_out = []
 
-    @numba.njit
-    def run(a, b, y, n):
-        tile(a, 0, 3, 3, b, 0, simd.PANEL, y, 0, 40, n)
+    def guarded(floats):
+        memory = np.full(floats + 200, 7, np.float32)
+        handed_out.append(memory)
+        return memory[100 : 100 + floats]
 
-    a, b = numbers(6, 1), numbers(3 * simd.PANEL, 2)
-    for n in range(1, simd.PANEL):
-        y = np.full(80, 7, np.float32)
-        run(a, b, y, n)
-        expected = np.full((2, 40), 7, np.float32)
-        expected[:, :n] = (a.reshape(2, 3) @ b.reshape(3, -1))[:, :n]
-        np.testing.assert_allclose(y.reshape(2, 40), expected, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(product, "aligned", guarded)
+    for rows, columns in ((1, 1), (simd.TILE_ROWS + 1, simd.PANEL + 3), (2 * simd.TILE_ROWS, 2 * simd.PANEL - 1)):
+        x, w, dy = numbers((rows, 5), 1), numbers((5, columns), 2), numbers((rows, columns), 3)
+        multiply(x, w)
+        multiply(dy, w.T)
+        multiply_transposed(x, dy)
+    assert len(handed_out) >= 6
+    for memory in handed_out:
+        assert (memory[:100] == 7).all()
+        assert (memory[-100:] == 7).all()
 
 
 def test_vectors_are_what_they_say():

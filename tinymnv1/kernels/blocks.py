@@ -121,11 +121,11 @@ def product(a, ia, lda, depth, rows, packed, first, last, y, iy, ldy):
         place = v * depth * LANES
         if v + TILE_VECTORS <= last:
             for r in range(0, rows, TILE_ROWS):
-                _tile(a, ia + r * lda, lda, depth, packed, place, PANEL, y, iy + r * ldy + v * LANES, ldy, None)
+                _tile(a, ia + r * lda, lda, depth, packed, place, PANEL, y, iy + r * ldy + v * LANES, ldy)
             v += TILE_VECTORS
         else:
             for r in range(0, rows, TILE_ROWS):
-                _tile1(a, ia + r * lda, lda, depth, packed, place, LANES, y, iy + r * ldy + v * LANES, ldy, None)
+                _tile1(a, ia + r * lda, lda, depth, packed, place, LANES, y, iy + r * ldy + v * LANES, ldy)
             v += 1
 
 
@@ -140,12 +140,12 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
         if v + TILE_VECTORS <= last:
             for k in range(0, depth, TILE_ROWS):
                 place = idw + k * ldw + v * LANES
-                _transposed(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw, None)
+                _transposed(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
             v += TILE_VECTORS
         else:
             for k in range(0, depth, TILE_ROWS):
                 place = idw + k * ldw + v * LANES
-                _transposed1(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw, None)
+                _transposed1(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
             v += 1
 
 

@@ -195,12 +195,12 @@ def make_vectors(lanes: int) -> SimpleNamespace:
 def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> Any:
     """One register tile of a matrix product: `rows` rows by vectors * lanes columns of y.
 
-    tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, n), all arrays flat, ia, ib and iy the index of the tile's corner:
+    tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy), all arrays flat, ia, ib and iy the index of the tile's corner:
 
         transposed=False:  y[r, j]  = sum over k of  a[r, k] * b[k, j]      depth = number of k, at least 1
         transposed=True:   y[r, j] += sum over k of  a[k, r] * b[k, j]
 
-    ld... is the distance between rows. n is None, or the number of columns, if fewer: then only those are touched.
+    ld... is the distance between rows.
 
     The accumulators are phi nodes of the loop over k: LLVM keeps a value that lives from one round of a loop to the
     next in a register, as long as there are enough. One round loads `vectors` vectors of b, and for each row spreads
@@ -209,17 +209,16 @@ def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> A
 
     @intrinsic
     def tile(
-        typing: Any, a: Any, ia: Any, lda: Any, depth: Any, b: Any, ib: Any, ldb: Any, y: Any, iy: Any, ldy: Any, n: Any
+        typing: Any, a: Any, ia: Any, lda: Any, depth: Any, b: Any, ib: Any, ldb: Any, y: Any, iy: Any, ldy: Any
     ) -> Any:
-        tail = not isinstance(n, types.NoneType)  # Numba compiles a function anew for each type: this one, too
-        signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX, INDEX if tail else n)
-        return signature, _tile_code(emit, rows, vectors, transposed, tail)
+        signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX)
+        return signature, _tile_code(emit, rows, vectors, transposed=transposed, clipped=False)
 
     return tile
 
 
 def _clipped_tile(emit: Emitter, rows: int, vectors: int) -> Any:
-    """As `_product_tile`, whole, with a bias and a clip: y[r, j] = clip(bias[j] + sum of a[r, k] * b[k, j], low, high).
+    """As `_product_tile`, with a bias and a clip: y[r, j] = clip(bias[j] + sum of a[r, k] * b[k, j], low, high).
 
     tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, bias, ibias, low, high)
     """
@@ -231,13 +230,13 @@ def _clipped_tile(emit: Emitter, rows: int, vectors: int) -> Any:
     ) -> Any:  # fmt: skip
         numbers = (bias, INDEX, types.float32, types.float32)
         signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX, *numbers)
-        return signature, _tile_code(emit, rows, vectors, transposed=False, tail=False, clipped=True)
+        return signature, _tile_code(emit, rows, vectors, transposed=False, clipped=True)
 
     return tile
 
 
 def _tile_code(
-    emit: Emitter, rows: int, vectors: int, transposed: bool, tail: bool, clipped: bool = False
+    emit: Emitter, rows: int, vectors: int, transposed: bool, clipped: bool
 ) -> Callable[[Any, Any, Any, Any], Any]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         a, ia, lda, depth, b, ib, ldb, y, iy, ldy = args[:10]
@@ -248,17 +247,17 @@ def _tile_code(
         y_rows = [builder.gep(y_start, [builder.mul(ldy, INT64(r))]) for r in range(rows)]
         a_rows = [INT64(r) if transposed else builder.mul(lda, INT64(r)) for r in range(rows)]
         a_step = lda if transposed else INT64(1)
-        masks = [emit.first(builder, builder.sub(args[10], place[j])) for j in range(vectors)] if tail else []
 
         def load(pointer: Any, j: int) -> Any:
-            pointer = builder.gep(pointer, [place[j]])
-            return emit.load_masked(builder, pointer, masks[j]) if tail else emit.load(builder, pointer)
+            return emit.load(builder, builder.gep(pointer, [place[j]]))
 
         if clipped:
             bias = emit.pointer(context, builder, signature.args[10], args[10], args[11])
             start = [[load(bias, j) for j in range(vectors)]] * rows
+        elif transposed:
+            start = [[load(y_rows[r], j) for j in range(vectors)] for r in range(rows)]
         else:
-            start = [[load(y_rows[r], j) if transposed else emit.zero for j in range(vectors)] for r in range(rows)]
+            start = [[emit.zero] * vectors] * rows
 
         entry = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
@@ -289,11 +288,7 @@ def _tile_code(
             new = [[emit.between(builder, v, low, high) for v in row] for row in new]
         for r in range(rows):
             for j in range(vectors):
-                pointer = builder.gep(y_rows[r], [place[j]])
-                if tail:
-                    emit.store_masked(builder, new[r][j], pointer, masks[j])
-                else:
-                    emit.store(builder, new[r][j], pointer)
+                emit.store(builder, new[r][j], builder.gep(y_rows[r], [place[j]]))
         return context.get_dummy_value()
 
     return code

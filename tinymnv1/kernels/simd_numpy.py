@@ -44,20 +44,11 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         return np.where((y > low) & (y < high), v, np.float32(0))
 
     def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
+        n = vectors * lanes
+
         def tile(
-            a: Array,
-            ia: int,
-            lda: int,
-            depth: int,
-            b: Array,
-            ib: int,
-            ldb: int,
-            y: Array,
-            iy: int,
-            ldy: int,
-            n: int | None,
+            a: Array, ia: int, lda: int, depth: int, b: Array, ib: int, ldb: int, y: Array, iy: int, ldy: int
         ) -> None:
-            n = vectors * lanes if n is None else min(n, vectors * lanes)
             for r in range(rows):
                 row = iy + r * ldy
                 total = y[row : row + n].copy() if transposed else np.zeros(n, np.float32)
@@ -75,7 +66,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
             a: Array, ia: int, lda: int, depth: int, b: Array, ib: int, ldb: int, y: Array, iy: int, ldy: int,
             bias: Array, ibias: int, low: float, high: float,
         ) -> None:  # fmt: skip
-            plain(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, None)
+            plain(a, ia, lda, depth, b, ib, ldb, y, iy, ldy)
             n = vectors * lanes
             for row in range(iy, iy + rows * ldy, ldy):
                 v = y[row : row + n] + bias[ibias : ibias + n]
