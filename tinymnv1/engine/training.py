@@ -316,8 +316,6 @@ class Plan:
             self.stages += [stage, before]
         self.head = Head(take, model, before, low, high)
         every: list[Stage] = [self.stem, *self.stages]
-        if min(stage.rows for stage in every) < 2:
-            raise ConfigError("batch norm cannot train on one value per channel: use a larger batch or a larger image")
         largest = max(stage.z.size for stage in every)
         self.gradients = take(largest), take(largest)  # dy of one stage, and of the one before it
         self.scratch_floats = max(part.scratch for part in (self.stem, *self.stages, self.head))
