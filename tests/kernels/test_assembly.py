@@ -1,0 +1,116 @@
+"""The machine code of the innermost loops: fused multiply-adds on whole vectors, and nothing kept on the stack.
+
+If LLVM spilled the accumulators of a register tile, every result would still be right, at a third of the speed.
+"""
+
+import re
+
+import numba
+import numpy as np
+import pytest
+
+from tinymnv1.kernels import simd
+from tinymnv1.kernels.fused_depthwise import convolve_band
+from tinymnv1.kernels.simd import LANES, PANEL, SIMD, TILE_ROWS, TILE_VECTORS, clipped_tile, product_tile
+
+REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)
+FLOATS = numba.types.Array(numba.float32, 1, "C", aligned=True)
+INDEX = numba.int64
+
+pytestmark = [
+    pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no machine code without the compiler"),
+    pytest.mark.skipif(REGISTER is None, reason="reads x86 assembly with AVX2 or AVX-512 only"),
+    pytest.mark.skipif(simd.host_simd() == "neon", reason="this machine has no AVX2"),
+]
+
+LABEL = re.compile(r"^([.\w$\"<>-]+):")
+JUMP = re.compile(r"^\s+j\w+\s+([.\w$\"<>-]+)")
+
+
+def innermost_loops(assembly):
+    """The lines of each innermost loop: from a label to a jump back to it, with no other loop between them."""
+    lines = assembly.splitlines()
+    places = {m[1]: i for i, line in enumerate(lines) if (m := LABEL.match(line))}
+    spans = []
+    for i, line in enumerate(lines):
+        m = JUMP.match(line)
+        if m and places.get(m[1], i) < i:
+            spans.append((places[m[1]], i))
+    inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [lines[first : last + 1] for first, last in inner]
+
+
+def loops_with_fma(function, *types):
+    """The innermost loops of the compiled function in which vectors are multiplied and added."""
+    function.compile(types)
+    (assembly,) = function.inspect_asm().values()
+    loops = [loop for loop in innermost_loops(assembly) if any(fma(line) for line in loop)]
+    assert loops, f"no loop has a fused multiply-add on {REGISTER} registers"
+    return loops
+
+
+def fma(line):
+    return re.match(rf"\s+vfn?m(add|sub)\d*ps\s.*%{REGISTER}", line)
+
+
+def on_the_stack(line):
+    return re.search(r"\(%r[sb]p", line)
+
+
+def check(loop, multiplications):
+    """At least so many fused multiply-adds (a loop may be unrolled), and no load from or store to the stack."""
+    assert sum(bool(fma(line)) for line in loop) >= multiplications
+    assert not [line for line in loop if on_the_stack(line)]
+
+
+@pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_register_tile_stays_in_registers(vectors, transposed):
+    tile = product_tile(TILE_ROWS, vectors, transposed=transposed)
+
+    @numba.njit
+    def run(a, depth, b, y, ld):
+        tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
+
+    (loop,) = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
+    check(loop, TILE_ROWS * vectors)
+
+
+@pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
+def test_a_clipped_tile_stays_in_registers(vectors):
+    tile = clipped_tile(TILE_ROWS, vectors)
+
+    @numba.njit
+    def run(a, depth, b, y, ld, bias, low, high):
+        tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld, bias, 0, low, high)
+
+    types = (FLOATS, INDEX, FLOATS, FLOATS, INDEX, FLOATS, numba.float32, numba.float32)
+    (loop,) = loops_with_fma(run, *types)
+    check(loop, TILE_ROWS * vectors)
+
+
+def test_a_depthwise_filter_stays_in_registers():
+    """Nine weights, three sums: the loop over a row's pixels loads pixels and nothing else."""
+
+    @numba.njit(error_model="numpy")
+    def run(a, plane, columns, w, y, rows, out_w, channels, stride):
+        convolve_band(a, plane, columns, w, y, 0, rows, out_w, channels, stride)
+
+    types = (FLOATS, INDEX, INDEX, FLOATS, FLOATS, INDEX, INDEX, INDEX, INDEX)
+    for loop in loops_with_fma(run, *types):
+        check(loop, 6)
+
+
+def test_the_reader_of_assembly_sees_a_spill():
+    """Twice as many accumulators as there are registers: the loop must be found, and found to use the stack."""
+    tile = product_tile(2 * TILE_ROWS, TILE_VECTORS, transposed=False)
+
+    @numba.njit
+    def run(a, depth, b, y, ld):
+        tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
+
+    (loop,) = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
+    assert [line for line in loop if on_the_stack(line)]
+    a, b, y = (np.ones(n, np.float32) for n in (2 * TILE_ROWS * 64, PANEL * LANES, 2 * TILE_ROWS * 64))
+    run(a, 5, b, y, 64)
+    assert y[0] == 5
