@@ -54,13 +54,15 @@ def fma(line):
 
 
 def on_the_stack(line):
-    return re.search(r"\(%r[sb]p", line)
+    """Whether the line has to do with the stack. %rbp is a register like others: there are no frame pointers."""
+    return "(%rsp" in line
 
 
-def check(loop, multiplications):
-    """At least so many fused multiply-adds (a loop may be unrolled), and no load from or store to the stack."""
-    assert sum(bool(fma(line)) for line in loop) >= multiplications
-    assert not [line for line in loop if on_the_stack(line)]
+def check_tile(loops, multiplications):
+    """Each loop over k (LLVM may have unrolled it) has all fused multiply-adds, and leaves the stack alone."""
+    for loop in loops:
+        assert sum(bool(fma(line)) for line in loop) >= multiplications
+        assert not [line for line in loop if on_the_stack(line)]
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
@@ -72,8 +74,7 @@ def test_a_register_tile_stays_in_registers(vectors, transposed):
     def run(a, depth, b, y, ld):
         tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
 
-    (loop,) = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
-    check(loop, TILE_ROWS * vectors)
+    check_tile(loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX), TILE_ROWS * vectors)
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
@@ -85,25 +86,37 @@ def test_a_clipped_tile_stays_in_registers(vectors):
         tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld, bias, 0, low, high)
 
     types = (FLOATS, INDEX, FLOATS, FLOATS, INDEX, FLOATS, numba.float32, numba.float32)
-    (loop,) = loops_with_fma(run, *types)
-    check(loop, TILE_ROWS * vectors)
+    check_tile(loops_with_fma(run, *types), TILE_ROWS * vectors)
 
 
-def test_a_depthwise_filter_stays_in_registers():
-    """Nine weights, three sums: the loop over a row's pixels loads pixels and nothing else."""
+def depthwise_loops():
+    """The loops over a row's pixels; there are several, for strides and lengths that LLVM treats apart."""
 
     @numba.njit(error_model="numpy")
     def run(a, plane, columns, w, y, rows, out_w, channels, stride):
         convolve_band(a, plane, columns, w, y, 0, rows, out_w, channels, stride)
 
-    types = (FLOATS, INDEX, INDEX, FLOATS, FLOATS, INDEX, INDEX, INDEX, INDEX)
-    for loop in loops_with_fma(run, *types):
-        check(loop, 6)
+    return loops_with_fma(run, FLOATS, INDEX, INDEX, FLOATS, FLOATS, INDEX, INDEX, INDEX, INDEX)
+
+
+def test_a_depthwise_filter_stays_in_registers():
+    """Nine weights and three sums. Addresses may come from the stack, vectors may not."""
+    for loop in depthwise_loops():
+        assert sum(bool(fma(line)) for line in loop) >= 6
+        assert not [line for line in loop if on_the_stack(line) and REGISTER in line]
+
+
+@pytest.mark.xfail(reason='fast-math\'s "reassoc" lets LLVM make one chain of the three', strict=False)
+def test_a_depthwise_sum_is_three_chains():
+    """In one chain of nine, each fused multiply-add waits four cycles for the one before it."""
+    for loop in depthwise_loops():
+        sums = {line.rsplit("%", 1)[1] for line in loop if fma(line)}
+        assert len(sums) >= 3
 
 
 def test_the_reader_of_assembly_sees_a_spill():
-    """Twice as many accumulators as there are registers: the loop must be found, and found to use the stack."""
-    tile = product_tile(2 * TILE_ROWS, TILE_VECTORS, transposed=False)
+    """More accumulators than there are registers: the loop must be found, and found to use the stack."""
+    tile = product_tile(4 * TILE_ROWS, TILE_VECTORS, transposed=False)
 
     @numba.njit
     def run(a, depth, b, y, ld):
@@ -111,6 +124,6 @@ def test_the_reader_of_assembly_sees_a_spill():
 
     (loop,) = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
     assert [line for line in loop if on_the_stack(line)]
-    a, b, y = (np.ones(n, np.float32) for n in (2 * TILE_ROWS * 64, PANEL * LANES, 2 * TILE_ROWS * 64))
+    a, b, y = (np.ones(n, np.float32) for n in (4 * TILE_ROWS * 64, PANEL * LANES, 4 * TILE_ROWS * 64))
     run(a, 5, b, y, 64)
     assert y[0] == 5
