@@ -92,6 +92,34 @@ def test_a_resumed_run_is_the_same_run(data, tmp_path, optimizer, stop_at):
         assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
 
 
+def test_a_run_by_layers_is_the_same_run_to_rounding_and_resumes_too(data, tmp_path):
+    """`--engine` changes the speed only: the same batches, the same dropout, losses apart by float32's rounding."""
+    config = replace(SHORT, epochs=1, lr=1e-4, schedule="constant")
+    losses = {"fused": [], "layers": []}
+    for engine, found in losses.items():
+
+        def keep(trainer, loss, found=found):
+            found.append(loss)
+
+        trainer = make(replace(config, engine=engine), data, tmp_path / engine, on_step=keep)
+        assert type(trainer.engine).__name__ == {"fused": "TrainingEngine", "layers": "LayerEngine"}[engine]
+        trainer.fit()
+    assert losses["fused"] == pytest.approx(losses["layers"], rel=1e-3)
+    assert losses["fused"] != losses["layers"]
+
+    def stop(trainer, loss):
+        trainer.stop_requested = trainer.position.step == 2
+
+    config = replace(config, engine="layers")
+    with pytest.raises(Interrupted):
+        make(config, data, tmp_path / "broken", on_step=stop).fit()
+    second = make(config, data, tmp_path / "broken")
+    second.restore(*load_checkpoint(tmp_path / "broken" / "last.safetensors"))
+    second.fit()
+    for name, array in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(second.model.state_dict()[name], array, err_msg=name)
+
+
 def test_a_finished_run_resumes_to_its_result(data, tmp_path):
     config = replace(SHORT, epochs=1)
     result = make(config, data, tmp_path).fit()
