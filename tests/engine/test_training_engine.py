@@ -265,7 +265,6 @@ def test_results_do_not_depend_on_the_threads():
     assert len(set(found)) == 1
 
 
-@pytest.mark.xfail(reason='fast-math\'s "reassoc" lets LLVM order the sums of two copies differently', strict=False)
 def test_the_run_that_compiles_the_kernels_gives_the_bits_of_later_runs(tmp_path):
     """A kernel fresh from the compiler and the same kernel from the cache on disk must round alike.
 

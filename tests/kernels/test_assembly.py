@@ -106,7 +106,6 @@ def test_a_depthwise_filter_stays_in_registers():
         assert not [line for line in loop if on_the_stack(line) and REGISTER in line]
 
 
-@pytest.mark.xfail(reason='fast-math\'s "reassoc" lets LLVM make one chain of the three', strict=False)
 def test_a_depthwise_sum_is_three_chains():
     """In one chain of nine, each fused multiply-add waits four cycles for the one before it."""
     for loop in depthwise_loops():

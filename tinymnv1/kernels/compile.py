@@ -18,9 +18,11 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.simd import SIMD
 from tinymnv1.ops.window import Array
 
-# Sums may be reordered and products contracted to FMA, but NaN and infinity stay what they are: a run that diverges
-# must be seen to diverge.
-FAST = {"contract", "reassoc", "nsz"}
+# Products are contracted to fused multiply-adds, but sums stay in the order in which they are written ("reassoc" is not
+# here): LLVM would make one long chain of three short ones, and order the sums of two copies of a function differently,
+# so that a rerun would differ in the last digit. NaN and infinity stay what they are ("nnan" and "ninf" are
+# not, either): a run that diverges must be seen to diverge.
+FAST = {"contract", "nsz"}
 
 OTHER_LOOPS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 PRANGE_ONLY = {"prange": True} | dict.fromkeys(OTHER_LOOPS, False)
