@@ -84,16 +84,25 @@ def test_a_step_is_the_layers_step(name):
 
 @pytest.mark.parametrize("name", FEW)
 def test_where_digits_are_lost_no_more_are_lost_than_in_the_layers(name):
-    """Median over the parameters: the error of one of them is chance."""
-    fused, layers, judge, layers_judge = both(*FEW[name])
-    ours, theirs = (np.array(list(a.errors(b).values())) for a, b in ((fused, judge), (layers, layers_judge)))
-    assert judge.off_by <= 1e-3
+    """Over four networks, and the median over their parameters: the error of one of them is chance.
+
+    A channel whose few values happen to lie close together is divided by next to nothing. Of the layers' own gradients
+    some are then off by a third, and some values by 3e-3 of a kink.
+    """
+    ours, theirs, lost, lost_by_layers, off_by, off_by_layers = [], [], [0.0], [0.0], [0.0], [0.0]
+    for seed in range(4):
+        fused, layers, judge, layers_judge = both(*FEW[name], seed=seed)
+        ours += fused.errors(judge).values()
+        theirs += layers.errors(layers_judge).values()
+        lost += [relative_error(a, judge.statistics[k]) for k, a in fused.statistics.items()]
+        lost_by_layers += [relative_error(a, layers_judge.statistics[k]) for k, a in layers.statistics.items()]
+        off_by.append(judge.off_by)
+        off_by_layers.append(layers_judge.off_by)
+        assert fused.loss == pytest.approx(judge.loss, rel=1e-4)
     assert np.median(ours) <= max(TOLERANCE, 3 * np.median(theirs))
-    assert ours.max() <= max(TOLERANCE, 5 * theirs.max())
-    assert fused.loss == pytest.approx(judge.loss, rel=1e-4)
-    lost = max(relative_error(layers.statistics[k], layers_judge.statistics[k]) for k in layers.statistics)
-    for k, statistic in fused.statistics.items():
-        assert relative_error(statistic, judge.statistics[k]) <= max(1e-5, 5 * lost), k
+    assert max(ours) <= max(TOLERANCE, 5 * max(theirs))
+    assert max(lost) <= max(1e-5, 5 * max(lost_by_layers))
+    assert max(off_by) <= max(1e-3, 5 * max(off_by_layers))
 
 
 def test_dropout_draws_the_layers_masks():
