@@ -28,7 +28,6 @@ from tinymnv1.kernels.blocks import (
     SHIFT,
     block_moments,
     pack,
-    pack_transposed,
     padded,
     spread,
 )
@@ -234,8 +233,8 @@ def test_packed_weights_come_back(depth, columns, seed):
     """As the docstring of `pack` says where each weight is; and packing the transpose gives the same bits."""
     w = np.random.default_rng(seed).normal(size=(depth, columns)).astype(np.float32)
     packed, other = nan(padded(columns) * depth), nan(padded(columns) * depth)
-    pack(w.reshape(-1), depth, columns, packed)
-    pack_transposed(np.ascontiguousarray(w.T).reshape(-1), depth, columns, other)
+    pack(w.reshape(-1), depth, columns, False, packed)
+    pack(np.ascontiguousarray(w.T).reshape(-1), depth, columns, True, other)
     np.testing.assert_array_equal(packed, other)
     vectors = padded(columns) // LANES
     whole = vectors // TILE_VECTORS * TILE_VECTORS

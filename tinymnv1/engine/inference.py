@@ -57,7 +57,7 @@ def _packed(weight: Array) -> Array:
     """weight: (depth, columns)."""
     depth, columns = weight.shape
     packed = aligned(padded(columns) * depth)
-    pack(np.ascontiguousarray(weight, np.float32).reshape(-1), depth, columns, packed)
+    pack(np.ascontiguousarray(weight, np.float32).reshape(-1), depth, columns, False, packed)
     return packed
 
 

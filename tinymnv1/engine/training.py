@@ -26,7 +26,6 @@ from tinymnv1.kernels.blocks import (
     SCALE,
     Window,
     pack,
-    pack_transposed,
     padded,
     spread,
     sum_chunks,
@@ -118,7 +117,7 @@ class Product:
 
     def forward(self, z_in: Array, bn_in: Array, z_out: Array, scratch: Array, image: Array = NOTHING) -> None:
         shape = self.shape
-        pack(self.weight.data.reshape(-1), shape.channels_in, shape.channels_out, self.packed)
+        pack(self.weight.data.reshape(-1), shape.channels_in, shape.channels_out, False, self.packed)
         pointwise_forward(
             shape, self.window, image, self.low, self.high, z_in, bn_in, self.packed, z_out, scratch, self.moments
         )
@@ -128,7 +127,7 @@ class Product:
         image: Array = NOTHING,
     ) -> None:  # fmt: skip
         shape, dw = self.shape, self.dw if self.few else NOTHING
-        pack_transposed(self.weight.data.reshape(-1), shape.channels_out, shape.channels_in, self.packed_transposed)
+        pack(self.weight.data.reshape(-1), shape.channels_out, shape.channels_in, True, self.packed_transposed)
         pointwise_backward(
             shape, self.window, image, self.low, self.high, dy_out, z_out, bn_out, self.packed_transposed, z_in, bn_in,
             dy_in, self.chunks, scratch, self.sums, self.kept, dw,

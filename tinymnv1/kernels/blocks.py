@@ -17,6 +17,7 @@ block of rows is loaded. The block is then in the second-level cache, in rows th
 
 from typing import NamedTuple
 
+import numpy as np
 from numba import prange
 
 from tinymnv1.kernels.compile import parallel, serial
@@ -30,6 +31,7 @@ from tinymnv1.kernels.simd import (
     vclip,
     vfma,
     vload,
+    vload_tail,
     vmul,
     vsplat,
     vstore,
@@ -193,44 +195,37 @@ def block_moments(z, iz, width, rows, first, last, partial, i):
         vstore(partial, i + width + c, vadd(vadd(s0, s1), vadd(s2, s3)))
 
 
-@parallel
-def pack(w, depth, columns, packed):
-    """The weights w (depth, columns), flat, as `product` reads them; zero beyond the last column.
-
-    Panel by panel of PANEL columns, in which a row of the panel follows the other. Vectors of columns that do not
-    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES.
-    """
+@serial
+def _pack_vector(v, w, depth, columns, transposed, packed):
     vectors = (columns + LANES - 1) // LANES
-    for v in prange(vectors):
-        p = v // TILE_VECTORS * TILE_VECTORS
-        whole = p + TILE_VECTORS <= vectors
-        step = PANEL if whole else LANES
-        place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
-        for k in range(depth):
-            if (v + 1) * LANES <= columns:
-                vstore(packed, place, vload(w, k * columns + v * LANES))
-            else:
-                for j in range(LANES):
-                    c = v * LANES + j
-                    packed[place + j] = w[k * columns + c] if c < columns else 0
-            place += step
-
-
-@parallel
-def pack_transposed(w, depth, columns, packed):
-    """As `pack`, for the transpose of w (columns, depth): packed has `depth` rows of `columns` columns."""
-    vectors = (columns + LANES - 1) // LANES
-    for v in prange(vectors):
-        p = v // TILE_VECTORS * TILE_VECTORS
-        whole = p + TILE_VECTORS <= vectors
-        step = PANEL if whole else LANES
-        place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
+    p = v // TILE_VECTORS * TILE_VECTORS
+    whole = p + TILE_VECTORS <= vectors
+    step = PANEL if whole else LANES
+    place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
+    if transposed:
         # A row of w is a column here. Sixteen of its numbers at a time: one cache line is read, and sixteen written to.
         for k0 in range(0, depth, 16):
             for j in range(LANES):
                 c = v * LANES + j
                 for k in range(k0, min(k0 + 16, depth)):
                     packed[place + k * step + j] = w[c * depth + k] if c < columns else 0
+    else:
+        n = columns - v * LANES
+        for k in range(depth):
+            i = k * columns + v * LANES
+            vstore(packed, place + k * step, vload(w, i) if n >= LANES else vload_tail(w, i, n))
+
+
+@parallel
+def pack(w, depth, columns, transposed, packed):
+    """The weights w (depth, columns), flat, as `product` reads them; zero beyond the last column.
+
+    Panel by panel of PANEL columns, in which a row of the panel follows the other. Vectors of columns that do not
+    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES.
+    transposed: w is (columns, depth), and its transpose is packed.
+    """
+    for v in prange((columns + LANES - 1) // LANES):
+        _pack_vector(np.int64(v), w, depth, columns, transposed, packed)
 
 
 @parallel

@@ -215,7 +215,7 @@ def pointwise_backward(
     """dy_in from dy_out, and the sums for the batch norm of z_in; with dw, the weights' gradient as well.
 
     With an image only dw: nobody needs the image's gradient.
-    packed: `pack_transposed` of w.  partial: (chunks, 2, width_in), flat.
+    packed: `pack` of w, transposed.  partial: (chunks, 2, width_in), flat.
     scratch: (threads, block * (width_out + LANES + width_in + LANES + TILE_ROWS) + line_floats).
     dw: (chunks, whole_tiles(channels_in), width_out), flat, and shape.groups_in is 1; or of size 0, then kept takes
     a_in: rows width_in + LANES apart.

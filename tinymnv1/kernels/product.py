@@ -19,7 +19,6 @@ from tinymnv1.kernels.blocks import (
     add_product_transposed,
     fill_zero,
     pack,
-    pack_transposed,
     padded,
     product,
     share_of_panels,
@@ -132,9 +131,9 @@ def multiply(x: Array, w: Array) -> Array:
     (rows, depth), columns = x.shape, w.shape[1]
     packed = aligned(padded(columns) * depth)
     if w.T.flags.c_contiguous and not w.flags.c_contiguous:
-        pack_transposed(w.T.reshape(-1), depth, columns, packed)
+        pack(w.T.reshape(-1), depth, columns, True, packed)
     else:
-        pack(np.ascontiguousarray(w).reshape(-1), depth, columns, packed)
+        pack(np.ascontiguousarray(w).reshape(-1), depth, columns, False, packed)
     y = aligned(rows * columns)
     block = whole_tiles(-(-rows // -(-rows // BLOCK_ROWS)))
     blocks = -(-rows // block)
