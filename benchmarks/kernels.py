@@ -78,12 +78,22 @@ class Shape:
         return 4 * (2 * (x + w) + y if name == "backward" else x + y + w)
 
     def arrays(self) -> tuple[Array, Array, Array]:
-        """x, w and dy, the same in every process."""
+        """x, w and dy, the same in every process, on cache lines as the layers' and PyTorch's own are."""
         rng = np.random.default_rng(4)
         x = rng.standard_normal((self.batch, self.height, self.height, self.cin), np.float32)
         w = rng.standard_normal(self.weight_shape, np.float32)
         dy = rng.standard_normal((self.batch, self.out_height, self.out_height, self.cout), np.float32)
-        return x, w, dy
+        return on_cache_line(x), w, on_cache_line(dy)
+
+
+def on_cache_line(a: Array) -> Array:
+    """A copy that begins on a cache line."""
+    line = 64 // a.itemsize
+    buffer = np.empty(a.size + line, a.dtype)
+    skip = -(buffer.ctypes.data // a.itemsize) % line
+    copy = buffer[skip : skip + a.size].reshape(a.shape)
+    copy[...] = a
+    return copy
 
 
 def shapes(case: Case) -> list[Shape]:

@@ -5,13 +5,13 @@ channels keeps its nine weights in registers, slides along a row and loads only 
 outside the image count as zero vectors: nothing is padded or copied. Backward, one pass gives dx and dw: the same nine
 values of dy around a pixel are multiplied by the weights for dx, and by the pixel for dw.
 
-Kernels of other sizes take the plain loops at the end.
+Kernels of other sizes, and backward strides above 2, take the plain loops at the end.
 """
 
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.compile import CHUNKS, as_float32, parallel, serial
+from tinymnv1.kernels.compile import CHUNKS, aligned, as_float32, parallel, serial
 from tinymnv1.kernels.simd import LANES, vadd, vfma, vload, vload_tail, vmul, vstore, vstore_tail, vzero
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
@@ -184,90 +184,82 @@ def _backward_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, 
 
 
 @serial
-def _strided_tap(x, dx, row, column, width, channels, d, weight, g, k):
-    """One tap of one output: dx[row, column] += weight * d; returns g + x[row, column] * d. Nothing outside."""
-    if column < 0 or column >= width:
-        return g
-    place = row + column * channels
-    _store(dx, place, vfma(weight, d, _load(dx, place, k)), k)
-    return vfma(_load(x, place, k), d, g)
+def _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, top, left, c, k):
+    """Stride 2: as `_backward_row3`.
+
+    With h' = h + top and v' = v + left, tap (i, j) of output (r, u) met pixel h' = 2 r + i, v' = 2 u + j. So an even h'
+    was met by row 0 of output h' / 2 and by row 2 of the one before, an odd h' by row 1 alone; columns likewise. `a` is
+    the nearer of the two output rows, `b` the one before it, or zeros for an odd h'.
+    """
+    even = (h + top) % 2 == 0
+    ra, rb = (h + top) // 2, (h + top) // 2 - 1
+    in_a, in_b = ra < out_h, even and 0 <= rb < out_h
+    ia, ib = (0 if even else 1), 2
+    row_a, row_b = _row_start(n, ra, out_h, out_w * channels) + c, _row_start(n, rb, out_h, out_w * channels) + c
+    iwa, iwb = 3 * ia * channels + c, 3 * ib * channels + c
+    wa0, wb0 = _weight(w, iwa, in_a, k), _weight(w, iwb, in_b, k)
+    wa1, wb1 = _weight(w, iwa + channels, in_a, k), _weight(w, iwb + channels, in_b, k)
+    wa2, wb2 = _weight(w, iwa + 2 * channels, in_a, k), _weight(w, iwb + 2 * channels, in_b, k)
+    ga0, ga1, ga2, gb0, gb1, gb2 = vzero(), vzero(), vzero(), vzero(), vzero(), vzero()
+    a0, b0 = vzero(), vzero()
+    row = (n * height + h) * width * channels + c
+    for u in range((width + left + 1) // 2):
+        a1, b1 = a0, b0  # the output one column to the left
+        a0, b0 = _pixel(dy, row_a, u, out_w, channels, k), _pixel(dy, row_b, u, out_w, channels, k)
+        v = 2 * u - left
+        if v >= 0:  # v' = 2 u: column 0 of this output, column 2 of the one to the left
+            place = row + v * channels
+            _store(dx, place, vadd(vfma(a0, wa0, vmul(b0, wb0)), vfma(a1, wa2, vmul(b1, wb2))), k)
+            xv = _load(x, place, k)
+            ga0, gb0 = vfma(xv, a0, ga0), vfma(xv, b0, gb0)
+            ga2, gb2 = vfma(xv, a1, ga2), vfma(xv, b1, gb2)
+        if v + 1 < width:  # v' = 2 u + 1: column 1
+            place = row + (v + 1) * channels
+            _store(dx, place, vfma(a0, wa1, vmul(b0, wb1)), k)
+            xv = _load(x, place, k)
+            ga1, gb1 = vfma(xv, a0, ga1), vfma(xv, b0, gb1)
+    if in_a:
+        _add_to(dw, idw + iwa, ga0, k)
+        _add_to(dw, idw + iwa + channels, ga1, k)
+        _add_to(dw, idw + iwa + 2 * channels, ga2, k)
+    if in_b:
+        _add_to(dw, idw + iwb, gb0, k)
+        _add_to(dw, idw + iwb + channels, gb1, k)
+        _add_to(dw, idw + iwb + 2 * channels, gb2, k)
 
 
 @serial
-def _backward_strided_row3(
-    dy, x, w, dx, dw, idw, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, k
-):
-    """Stride 2 and more: what output row oh adds to dx[n] and to dw, for channels from c on; k as in `_load`."""
-    place = (n * out_h + oh) * out_w * channels + c
-    for i in range(3):
-        h = oh * stride - top + i
-        if h < 0 or h >= height:
-            continue
-        row = _row_start(n, h, height, width * channels) + c
-        iw = 3 * i * channels + c
-        w0, w1, w2 = _load(w, iw, k), _load(w, iw + channels, k), _load(w, iw + 2 * channels, k)
-        g0, g1, g2 = vzero(), vzero(), vzero()
-        for ow in range(out_w):
-            v = ow * stride - left
-            d = _load(dy, place + ow * channels, k)
-            g0 = _strided_tap(x, dx, row, v, width, channels, d, w0, g0, k)
-            g1 = _strided_tap(x, dx, row, v + 1, width, channels, d, w1, g1, k)
-            g2 = _strided_tap(x, dx, row, v + 2, width, channels, d, w2, g2, k)
-        _add_to(dw, idw + iw, g0, k)
-        _add_to(dw, idw + iw + channels, g1, k)
-        _add_to(dw, idw + iw + 2 * channels, g2, k)
-
-
-@serial
-def _backward_block(dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, stride, top, left, c, k):
-    """One row and one block of channels, for any stride."""
+def _backward_block(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, top, left, c, k):
+    """One row of dx and one block of channels."""
     if stride == 1:
-        _backward_row3(dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, top, left, c, k)
+        _backward_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, top, left, c, k)
     else:
-        _backward_strided_row3(
-            dy, x, w, dx, dw, idw, n, row, height, width, channels, out_h, out_w, stride, top, left, c, k
-        )
+        _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, top, left, c, k)
 
 
 @parallel
 def _backward3(dy, x, w, dx, dw, chunks, groups, images, height, width, channels, out_h, out_w, stride, top, left):
-    """A unit of work is a chunk of the images, and one of `groups` equal shares of the channel blocks.
+    """Stride 1 or 2. A unit of work is a chunk of the images, and one of `groups` equal shares of the channel blocks.
 
-    dw: (chunks, 3, 3, C), flat: each chunk has its own sum.  dx: zeros if stride > 1.
+    dw: (chunks, 3, 3, C), flat: each chunk has its own sum.
     """
     blocks = (channels + LANES - 1) // LANES
     for unit in prange(chunks * groups):
         chunk, group = unit // groups, unit % groups
         idw = chunk * 9 * channels
         for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
-            for r in range(height if stride == 1 else out_h):
+            for h in range(height):
                 for block in range(group * blocks // groups, (group + 1) * blocks // groups):
                     c = block * LANES
                     k = channels - c
                     if k >= LANES:
                         _backward_block(
-                            dy,
-                            x,
-                            w,
-                            dx,
-                            dw,
-                            idw,
-                            n,
-                            r,
-                            height,
-                            width,
-                            channels,
-                            out_h,
-                            out_w,
-                            stride,
-                            top,
-                            left,
-                            c,
+                            dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, top, left, c,
                             None,
-                        )
+                        )  # fmt: skip
                     else:
                         _backward_block(
-                            dy, x, w, dx, dw, idw, n, r, height, width, channels, out_h, out_w, stride, top, left, c, k
+                            dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, top, left, c, k
                         )
 
 
@@ -312,10 +304,11 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
     x, w = as_float32(x, "x"), as_float32(w, "w")
     out_h, top, _ = span(x.shape[1], w.shape[0], stride, padding)
     out_w, left, _ = span(x.shape[2], w.shape[1], stride, padding)
-    y = np.empty((x.shape[0], out_h, out_w, x.shape[3]), np.float32)
+    y = aligned(x.shape[0] * out_h * out_w * x.shape[3])
     if w.shape[:2] == (3, 3):
-        _forward3(x.reshape(-1), w.reshape(-1), y.reshape(-1), *x.shape, out_h, out_w, stride, top, left)
-    else:
+        _forward3(x.reshape(-1), w.reshape(-1), y, *x.shape, out_h, out_w, stride, top, left)
+    y = y.reshape(x.shape[0], out_h, out_w, x.shape[3])
+    if w.shape[:2] != (3, 3):
         _forward_any(x, w, y, stride, top, left)
     return y, (x, w, stride, padding)
 
@@ -328,11 +321,12 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     _, left, _ = span(x.shape[2], w.shape[1], stride, padding)
     chunks = min(CHUNKS, x.shape[0])
     partial_dw = np.zeros((chunks, *w.shape), np.float32)
-    if w.shape[:2] == (3, 3):
-        dx = np.empty_like(x) if stride == 1 else np.zeros_like(x)
+    if w.shape[:2] == (3, 3) and stride <= 2:
+        dx = aligned(x.size)
         groups = min(-(-x.shape[3] // LANES), CHUNKS // chunks)  # few images: share the channels out as well
         flat = (a.reshape(-1) for a in (dy, x, w, dx, partial_dw))
         _backward3(*flat, chunks, groups, *x.shape, *dy.shape[1:3], stride, top, left)
+        dx = dx.reshape(x.shape)
     else:
         dx = np.zeros_like(x)
         _backward_any(dy, x, w, dx, partial_dw, stride, top, left)

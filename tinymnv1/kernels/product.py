@@ -5,7 +5,8 @@
 
 They run on the register tiles of `blocks.py`, which know no ends of rows. So a block of x is first copied into scratch
 memory, rows `spread` apart. A tile that would reach beyond y's last row or column goes to scratch memory, too, and what
-belongs to y is copied from there.
+belongs to y is copied from there. Where the rows are so short that a block of them fits into the first-level cache as it
+lies, and end with a whole vector where it matters, the tiles read x and dy themselves.
 
 How the work is cut depends on the shapes alone, and no two threads add into the same number, so results do not depend
 on the number of threads.
@@ -34,6 +35,9 @@ SMALL_WEIGHTS = 1 << 15
 """Up to so many weights, `multiply_transposed` gives every chunk of rows its own sum; above, there is enough to share
 out among the columns of the result instead."""
 
+NARROW = 64
+"""Rows of up to so many floats need no copy: a block of them is one piece of memory, smaller than the first-level cache."""
+
 
 @serial
 def _copy_in(x, ix, ldx, rows, columns, a, ia, lda):
@@ -47,7 +51,7 @@ def _copy_in(x, ix, ldx, rows, columns, a, ia, lda):
 
 
 @serial
-def _copy_out(a, ia, lda, rows, columns, y, iy, ldy):
+def copy_out(a, ia, lda, rows, columns, y, iy, ldy):
     """Rows of a, lda apart, into y."""
     for _ in range(rows):
         for c in range(0, columns, LANES):
@@ -65,17 +69,23 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
     group, start = unit // blocks, unit % blocks * block
     first, last = share_of_panels(group, groups, (columns + LANES - 1) // LANES)
     count, edge = min(block, rows - start), block * lda
-    _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
+    whole = count // TILE_ROWS * TILE_ROWS
+    if depth <= NARROW and columns % LANES == 0:
+        tiles, place, ldt = x, start * depth, depth
+        _copy_in(x, (start + whole) * depth, depth, count - whole, depth, a, whole * lda, lda)
+    else:
+        tiles, place, ldt = a, 0, lda
+        _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
     v = first
     while v < last:
         end = min(v + TILE_VECTORS, last)
-        done = count // TILE_ROWS * TILE_ROWS if end * LANES <= columns else 0
+        done = whole if end * LANES <= columns else 0
         if done > 0:
-            product(a, 0, lda, depth, done, packed, v, end, y, start * columns, columns)
+            product(tiles, place, ldt, depth, done, packed, v, end, y, start * columns, columns)
         if done < count:
             rest, c = count - done, v * LANES
             product(a, done * lda, lda, depth, rest, packed, v, end, a, edge - c, PANEL)
-            _copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
+            copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
         v = end
 
 
@@ -94,9 +104,18 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
     last = (chunk + 1) * rows // chunks
     for start in range(chunk * rows // chunks, last, block):
         count = min(block, last - start)
-        _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
-        _copy_in(dy, start * columns, columns, count, columns, a, dz, ldz)
-        add_product_transposed(a, 0, lda, depth, count, a, dz, ldz, 0, width // LANES, dw, idw, width)
+        # A tile reads up to TILE_ROWS - 1 numbers beyond a row of x, for rows of dw that do not exist: the next row's.
+        if depth <= NARROW and start + count < rows:
+            left, il, ldl = x, start * depth, depth
+        else:
+            left, il, ldl = a, 0, lda
+            _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
+        if columns <= NARROW and columns % LANES == 0:
+            right, ir, ldr = dy, start * columns, columns
+        else:
+            right, ir, ldr = a, dz, ldz
+            _copy_in(dy, start * columns, columns, count, columns, a, dz, ldz)
+        add_product_transposed(left, il, ldl, depth, count, right, ir, ldr, 0, width // LANES, dw, idw, width)
 
 
 @serial
