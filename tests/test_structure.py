@@ -17,7 +17,7 @@ FLOORS = [
     {"layers"},
     {"model"},
     {"engine", "optim", "schedules", "data", "checkpoint", "summary", "plots"},
-    {"recipes"},
+    {"recipes", "microscope"},
     {"runs", "trainer"},
     {"train", "evaluate", "predict", "gradcheck"},
 ]

@@ -5,8 +5,8 @@
 
 They run on the register tiles of `blocks.py`, which know no ends of rows. So a block of x is first copied into scratch
 memory, rows `spread` apart. A tile that would reach beyond y's last row or column goes to scratch memory, too, and what
-belongs to y is copied from there. Where the rows are so short that a block of them fits into the first-level cache as it
-lies, and end with a whole vector where it matters, the tiles read x and dy themselves.
+belongs to y is copied from there. Where the rows are so short that a block of them fits into the first-level cache as
+it lies, and end with a whole vector where it matters, the tiles read x and dy themselves.
 
 How the work is cut depends on the shapes alone, and no two threads add into the same number, so results do not depend
 on the number of threads.
@@ -36,7 +36,7 @@ SMALL_WEIGHTS = 1 << 15
 out among the columns of the result instead."""
 
 NARROW = 64
-"""Rows of up to so many floats need no copy: a block of them is one piece of memory, smaller than the first-level cache."""
+"""Rows of up to so many floats need no copy: a block of them is one piece, smaller than the first-level cache."""
 
 
 @serial
