@@ -4,8 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-
 from course import COURSE, FOLDER, tagged
+
 from tinymnv1.gradcheck.exercise import Verdict, recording
 from tinymnv1.gradcheck.findings import FAILED, NOT_ATTEMPTED, PASSED
 
@@ -36,7 +36,7 @@ def wrong_answers(path: Path) -> dict[str, list[str]]:
 def test_the_stub_is_not_attempted_yet_and_no_error(path, name):
     verdicts = judge(tagged(path, "exercise")[name], tagged(path, "check")[name])
     assert any(v.status == NOT_ATTEMPTED for v in verdicts), verdicts
-    assert all(v.status == NOT_ATTEMPTED for v in verdicts), verdicts
+    assert all(v.status != FAILED for v in verdicts), verdicts  # what the stub gives may well pass
 
 
 @pytest.mark.parametrize(("path", "name"), EXERCISES, ids=IDS)

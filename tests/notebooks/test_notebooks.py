@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from course import COURSE, FOLDER, SOLUTIONS, read
 
 ALL = COURSE + SOLUTIONS
@@ -40,7 +39,7 @@ def test_outputs_hold_no_errors_warnings_or_machine_paths(path):
         assert output.output_type != "error", where
         assert output.get("name") != "stderr", f"{where}: {output.text[:200]}"
         found = MACHINE_PATH.search(text_of(output))
-        assert not found, f"{where}: {text_of(output)[max(found.start() - 50, 0):][:150]}"
+        assert not found, f"{where}: {text_of(output)[max(found.start() - 50, 0) :][:150]}"
         assert "Warning" not in text_of(output), where
 
 
