@@ -22,6 +22,7 @@ from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference, separable_inference
 from tinymnv1.kernels.simd import LANES, TILE_ROWS
+from tinymnv1.kernels.strips import ZERO_ROWS
 from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops.window import Array
@@ -101,30 +102,26 @@ class Depthwise:
         scale, shift = _folded(norm)
         self.stride, self.padding, self.low, self.high = stride, padding, np.float32(low), np.float32(high)
         self.channels = scale.size
-        self.weight = np.zeros((KERNEL * KERNEL, padded(self.channels)), np.float32)
-        self.weight[:, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
+        self.weight = np.zeros((KERNEL * KERNEL + ZERO_ROWS, padded(self.channels)), np.float32)
+        self.weight[: KERNEL * KERNEL, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
         self.bias = _padded_row(shift)
 
     def window(self, images: int, height: int, width: int) -> Window:
         return window_of(images, height, width, self.stride, self.padding)
 
-    def _share(self, window: Window) -> tuple[int, int, int]:
-        """Rows of a band, shares of the channels, and floats of scratch memory a thread."""
-        vectors, columns = padded(self.channels) // LANES, (window.out_w - 1) * self.stride + KERNEL
-        rows = BAND_FLOATS // (columns * vectors * LANES)
-        band = equal_bands(window.out_h, (rows - KERNEL) // self.stride + 1)
+    def _share(self, window: Window) -> tuple[int, int]:
+        """Rows of a band, and shares of the channels."""
+        vectors = padded(self.channels) // LANES
+        band = equal_bands(window.out_h, BAND_FLOATS // (window.width * self.stride * vectors * LANES))
         groups = min(max(CHUNKS // (window.images * -(-window.out_h // band)), 1), vectors)
-        return band, groups, ((band - 1) * self.stride + KERNEL) * columns * -(-vectors // groups) * LANES
+        return band, groups
 
-    def scratch(self, window: Window) -> int:
-        return self._share(window)[2]
-
-    def call(self, window: Window, x: Array, y: Array, scratch: Array) -> Call:
-        band, groups, _ = self._share(window)
+    def call(self, window: Window, x: Array, y: Array) -> Call:
+        band, groups = self._share(window)
         units, distance = window.images * -(-window.out_h // band) * groups, apart(self.channels)
         return partial(
             depthwise_inference, window, x, distance, self.weight.reshape(-1), self.bias, padded(self.channels),
-            self.low, self.high, y, distance, units, band, groups, scratch,
+            self.low, self.high, y, distance, units, band, groups,
         )  # fmt: skip
 
 
@@ -169,21 +166,20 @@ class Block:
         return 0
 
     def _floats(self, window: Window, band: int) -> int:
-        """Scratch memory of a unit: the padded input, later the last tile; and what the depthwise convolution makes."""
-        channels, stride = padded(self.depthwise.channels), window.stride
-        planes = ((band - 1) * stride + KERNEL) * ((window.out_w - 1) * stride + KERNEL) * channels
-        return max(planes, TILE_ROWS * padded(self.channels)) + whole_tiles(band * window.out_w) * spread(channels)
+        """Scratch memory of a unit: the last tile of the product, and what the depthwise convolution makes."""
+        rows = whole_tiles(band * window.out_w) * spread(self.depthwise.channels)
+        return TILE_ROWS * padded(self.channels) + rows
 
     def scratch(self, window: Window) -> int:
         band = self._band(window)
-        return self._floats(window, band) if band else self.depthwise.scratch(window)
+        return self._floats(window, band) if band else 0
 
     def calls(self, window: Window, x: Array, y: Array, scratch: Array) -> tuple[list[Call], Array, Array]:
         """What to call, where the result is then, x or y, and the other of the two."""
         first, second, band = self.depthwise, self.pointwise, self._band(window)
         if band == 0:
             rows = window.images * window.out_h * window.out_w
-            return [first.call(window, x, y, scratch), second.call(rows, y, x, scratch)], x, y
+            return [first.call(window, x, y), second.call(rows, y, x, scratch)], x, y
         fused = partial(
             separable_inference, window, x, apart(first.channels), first.weight.reshape(-1), first.bias,
             padded(first.channels), second.packed, second.bias, padded(second.channels), first.low, first.high, y,

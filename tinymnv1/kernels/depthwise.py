@@ -1,9 +1,11 @@
 """Depthwise convolution in Numba; the mathematics and its derivation are in `tinymnv1.ops.depthwise`.
 
-The 3x3 kernel, the only one in MobileNetV1, is written with explicit vectors of LANES channels (`simd.py`). A block of
-channels keeps its nine weights in registers, slides along a row and loads only the column that is new. Taps that fall
-outside the image count as zero vectors: nothing is padded or copied. Backward, one pass gives dx and dw: the same nine
-values of dy around a pixel are multiplied by the weights for dx, and by the pixel for dw.
+The 3x3 kernel, the only one in MobileNetV1, is written with explicit vectors of LANES channels (`simd.py`). Nothing is
+padded or copied: taps that fall outside the image count as zero vectors.
+
+Forward goes through memory strip by strip (`strips.py`). Backward keeps nine sums of dw for a block of channels in
+registers, slides along a row and loads only the column that is new. One pass gives dx and dw: the same nine values of
+dy around a pixel are multiplied by the weights for dx, and by the pixel for dw.
 
 Kernels of other sizes, and backward strides above 2, take the plain loops at the end.
 """
@@ -11,36 +13,18 @@ Kernels of other sizes, and backward strides above 2, take the plain loops at th
 import numpy as np
 from numba import prange
 
+from tinymnv1.kernels.blocks import Window
 from tinymnv1.kernels.compile import CHUNKS, aligned, as_float32, parallel, serial
-from tinymnv1.kernels.simd import LANES, vadd, vfma, vload, vload_tail, vmul, vstore, vstore_tail, vzero
+from tinymnv1.kernels.simd import LANES, vadd, vfma, vmul, vzero
+from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, load, row_start, store
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
 
 
 @serial
-def _load(a, i, n):
-    """LANES channels from index i on; n is None, or the number of them that exist at the end of the channels.
-
-    Numba compiles a function anew for each type of its arguments, and None is a type: there are two versions of
-    everything below, and the one for whole vectors has no test in it.
-    """
-    if n is None:
-        return vload(a, i)
-    return vload_tail(a, i, n)
-
-
-@serial
-def _store(a, i, v, n):
-    if n is None:
-        vstore(a, i, v)
-    else:
-        vstore_tail(a, i, v, n)
-
-
-@serial
 def _weight(w, i, inside, n):
     """A tap's weights, or zeros if its row lies outside the image. That row is then read from inside, and not used."""
-    return _load(w, i, n) if inside else vzero()
+    return load(w, i, n) if inside else vzero()
 
 
 @serial
@@ -48,95 +32,42 @@ def _pixel(a, row, column, width, channels, n):
     """A block of channels of one pixel, zero to the left and right of the image. row: index of the row's first one."""
     if column < 0 or column >= width:
         return vzero()
-    return _load(a, row + column * channels, n)
-
-
-@serial
-def _row_start(n, row, rows, row_size):
-    """Index of the first number of row `row` of image n; of the nearest row if the image has no such row."""
-    return (n * rows + min(max(row, 0), rows - 1)) * row_size
-
-
-@serial
-def _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, k):
-    """Output row y[n, oh] of a 3x3 kernel, channels from c on. x, w and y are flat; k as n in `_load`."""
-    first = oh * stride - top
-    in0, in1, in2 = 0 <= first < height, 0 <= first + 1 < height, 0 <= first + 2 < height
-    row0 = _row_start(n, first, height, width * channels) + c
-    row1 = _row_start(n, first + 1, height, width * channels) + c
-    row2 = _row_start(n, first + 2, height, width * channels) + c
-    w00, w01 = _weight(w, c, in0, k), _weight(w, channels + c, in0, k)
-    w02, w10 = _weight(w, 2 * channels + c, in0, k), _weight(w, 3 * channels + c, in1, k)
-    w11, w12 = _weight(w, 4 * channels + c, in1, k), _weight(w, 5 * channels + c, in1, k)
-    w20, w21 = _weight(w, 6 * channels + c, in2, k), _weight(w, 7 * channels + c, in2, k)
-    w22 = _weight(w, 8 * channels + c, in2, k)
-    # Columns of the window: a on the left, b in the middle, d on the right. Before a step at stride 1, b and d are what
-    # become a and b; at stride 2, d becomes a.
-    a0, a1, a2 = vzero(), vzero(), vzero()
-    b0 = _pixel(x, row0, -left, width, channels, k)
-    b1 = _pixel(x, row1, -left, width, channels, k)
-    b2 = _pixel(x, row2, -left, width, channels, k)
-    if stride == 1:
-        d0 = _pixel(x, row0, 1 - left, width, channels, k)
-        d1 = _pixel(x, row1, 1 - left, width, channels, k)
-        d2 = _pixel(x, row2, 1 - left, width, channels, k)
-    else:
-        d0, d1, d2 = b0, b1, b2
-    place = (n * out_h + oh) * out_w * channels + c
-    for ow in range(out_w):
-        v = ow * stride - left
-        if stride == 1:
-            a0, a1, a2, b0, b1, b2 = b0, b1, b2, d0, d1, d2
-        else:
-            if stride == 2:
-                a0, a1, a2 = d0, d1, d2
-            else:
-                a0 = _pixel(x, row0, v, width, channels, k)
-                a1 = _pixel(x, row1, v, width, channels, k)
-                a2 = _pixel(x, row2, v, width, channels, k)
-            b0 = _pixel(x, row0, v + 1, width, channels, k)
-            b1 = _pixel(x, row1, v + 1, width, channels, k)
-            b2 = _pixel(x, row2, v + 1, width, channels, k)
-        d0 = _pixel(x, row0, v + 2, width, channels, k)
-        d1 = _pixel(x, row1, v + 2, width, channels, k)
-        d2 = _pixel(x, row2, v + 2, width, channels, k)
-        # Three independent chains: a fused multiply-add takes four cycles, and a chain must wait for each.
-        s0 = vfma(d0, w02, vfma(b0, w01, vmul(a0, w00)))
-        s1 = vfma(d1, w12, vfma(b1, w11, vmul(a1, w10)))
-        s2 = vfma(d2, w22, vfma(b2, w21, vmul(a2, w20)))
-        _store(y, place, vadd(s0, vadd(s1, s2)), k)
-        place += channels
+    return load(a, row + column * channels, n)
 
 
 @parallel
-def _forward3(x, w, y, images, height, width, channels, out_h, out_w, stride, top, left):
+def _forward3(window, x, w, y, channels):
+    """3x3, any stride. x, y: flat. w: as `depthwise_row` wants it."""
+    _, _, _, out_h, out_w, _, _, _ = window
     whole = channels // LANES * LANES
-    for r in prange(images * out_h):
-        n, oh = r // out_h, r % out_h
-        for c in range(0, whole, LANES):
-            _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, c, None)
+    for r in prange(window.images * out_h):
+        row = np.int64(r)
+        n, oh, place = row // out_h, row % out_h, row * out_w * channels
+        depthwise_row(window, x, channels, w, channels, None, None, None, y, place, channels, n, oh, 0, whole, None)
         if whole < channels:
-            k = channels - whole
-            _forward_row3(x, w, y, n, oh, height, width, channels, out_h, out_w, stride, top, left, whole, k)
+            depthwise_row(
+                window, x, channels, w, channels, None, None, None, y, place, channels, n, oh, whole, channels,
+                channels - whole,
+            )  # fmt: skip
 
 
 @serial
 def _add_to(a, i, v, n):
     """a[i : i + n] += v."""
-    _store(a, i, vadd(_load(a, i, n), v), n)
+    store(a, i, vadd(load(a, i, n), v), n)
 
 
 @serial
 def _backward_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, top, left, c, k):
-    """Stride 1: dx[n, h] for channels from c on, and this row's share of dw (flat, from index idw on); k as in `_load`.
+    """Stride 1: dx[n, h] for channels from c on, and this row's share of dw (flat, from index idw on); k: n of `load`.
 
     Pixel (h, v) was met by tap (i, j) of output (h + top - i, v + left - j), so dx sums w[i, j] dy there over the nine
     taps, and dw[i, j] collects x[h, v] dy there.
     """
     in0, in1, in2 = 0 <= h + top < out_h, 0 <= h + top - 1 < out_h, 0 <= h + top - 2 < out_h
-    row0 = _row_start(n, h + top, out_h, out_w * channels) + c  # what tap row 0 met
-    row1 = _row_start(n, h + top - 1, out_h, out_w * channels) + c
-    row2 = _row_start(n, h + top - 2, out_h, out_w * channels) + c
+    row0 = row_start(n, h + top, out_h, out_w * channels) + c  # what tap row 0 met
+    row1 = row_start(n, h + top - 1, out_h, out_w * channels) + c
+    row2 = row_start(n, h + top - 2, out_h, out_w * channels) + c
     w00, w01 = _weight(w, c, in0, k), _weight(w, channels + c, in0, k)
     w02, w10 = _weight(w, 2 * channels + c, in0, k), _weight(w, 3 * channels + c, in1, k)
     w11, w12 = _weight(w, 4 * channels + c, in1, k), _weight(w, 5 * channels + c, in1, k)
@@ -162,8 +93,8 @@ def _backward_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, 
         s0 = vfma(d0, w00, vfma(b0, w01, vmul(a0, w02)))
         s1 = vfma(d1, w10, vfma(b1, w11, vmul(a1, w12)))
         s2 = vfma(d2, w20, vfma(b2, w21, vmul(a2, w22)))
-        _store(dx, place, vadd(s0, vadd(s1, s2)), k)
-        xv = _load(x, place, k)
+        store(dx, place, vadd(s0, vadd(s1, s2)), k)
+        xv = load(x, place, k)
         g00, g01, g02 = vfma(xv, d0, g00), vfma(xv, b0, g01), vfma(xv, a0, g02)
         g10, g11, g12 = vfma(xv, d1, g10), vfma(xv, b1, g11), vfma(xv, a1, g12)
         g20, g21, g22 = vfma(xv, d2, g20), vfma(xv, b2, g21), vfma(xv, a2, g22)
@@ -195,7 +126,7 @@ def _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels,
     ra, rb = (h + top) // 2, (h + top) // 2 - 1
     in_a, in_b = ra < out_h, even and 0 <= rb < out_h
     ia, ib = (0 if even else 1), 2
-    row_a, row_b = _row_start(n, ra, out_h, out_w * channels) + c, _row_start(n, rb, out_h, out_w * channels) + c
+    row_a, row_b = row_start(n, ra, out_h, out_w * channels) + c, row_start(n, rb, out_h, out_w * channels) + c
     iwa, iwb = 3 * ia * channels + c, 3 * ib * channels + c
     wa0, wb0 = _weight(w, iwa, in_a, k), _weight(w, iwb, in_b, k)
     wa1, wb1 = _weight(w, iwa + channels, in_a, k), _weight(w, iwb + channels, in_b, k)
@@ -209,14 +140,14 @@ def _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels,
         v = 2 * u - left
         if v >= 0:  # v' = 2 u: column 0 of this output, column 2 of the one to the left
             place = row + v * channels
-            _store(dx, place, vadd(vfma(a0, wa0, vmul(b0, wb0)), vfma(a1, wa2, vmul(b1, wb2))), k)
-            xv = _load(x, place, k)
+            store(dx, place, vadd(vfma(a0, wa0, vmul(b0, wb0)), vfma(a1, wa2, vmul(b1, wb2))), k)
+            xv = load(x, place, k)
             ga0, gb0 = vfma(xv, a0, ga0), vfma(xv, b0, gb0)
             ga2, gb2 = vfma(xv, a1, ga2), vfma(xv, b1, gb2)
         if v + 1 < width:  # v' = 2 u + 1: column 1
             place = row + (v + 1) * channels
-            _store(dx, place, vfma(a0, wa1, vmul(b0, wb1)), k)
-            xv = _load(x, place, k)
+            store(dx, place, vfma(a0, wa1, vmul(b0, wb1)), k)
+            xv = load(x, place, k)
             ga1, gb1 = vfma(xv, a0, ga1), vfma(xv, b0, gb1)
     if in_a:
         _add_to(dw, idw + iwa, ga0, k)
@@ -306,7 +237,10 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
     out_w, left, _ = span(x.shape[2], w.shape[1], stride, padding)
     y = aligned(x.shape[0] * out_h * out_w * x.shape[3])
     if w.shape[:2] == (3, 3):
-        _forward3(x.reshape(-1), w.reshape(-1), y, *x.shape, out_h, out_w, stride, top, left)
+        images, height, width, channels = x.shape
+        window = Window(images, height, width, out_h, out_w, stride, top, left)
+        zeros = np.zeros(ZERO_ROWS * channels, np.float32)
+        _forward3(window, x.reshape(-1), np.concatenate((w.reshape(-1), zeros)), y, channels)
     y = y.reshape(x.shape[0], out_h, out_w, x.shape[3])
     if w.shape[:2] != (3, 3):
         _forward_any(x, w, y, stride, top, left)

@@ -17,14 +17,13 @@ from tinymnv1.kernels.simd import (
     TILE_VECTORS,
     clipped_tile,
     vadd,
-    vclip,
-    vfma,
     vload,
     vmul,
     vsplat,
     vstore,
     vzero,
 )
+from tinymnv1.kernels.strips import depthwise_row
 
 _tile = clipped_tile(TILE_ROWS, TILE_VECTORS)
 _tile1 = clipped_tile(TILE_ROWS, 1)
@@ -79,89 +78,45 @@ def product_inference(shape, window, image, x, ldx, packed, bias, low, high, y, 
 
 
 @serial
-def _copy_band(x, ldx, n, height, width, first, rows, left, columns, c0, c1, a):
-    """Rows first, first + 1 ... of image n into planes, `columns` pixels each, zeros outside; channels c0 to c1."""
-    plane, target = rows * columns, 0
-    for h in range(first, first + rows):
-        place = (n * height + h) * width * ldx
-        for v in range(-left, columns - left):
-            if 0 <= h < height and 0 <= v < width:
-                for c in range(c0, c1, LANES):
-                    vstore(a, target + (c - c0) * plane, vload(x, place + v * ldx + c))
-            else:
-                for c in range(c0, c1, LANES):
-                    vstore(a, target + (c - c0) * plane, vzero())
-            target += LANES
-
-
-@serial
-def _clipped_band(a, plane, columns, w, bias, channels, c0, c1, low, high, y, iy, ldy, rows, out_w, stride):
-    """`rows` rows of the output from the padded planes. w: (9, channels), flat."""
-    down, bottom, top = columns * LANES, vsplat(low), vsplat(high)
-    for c in range(c0, c1, LANES):
-        w0, w1, w2 = vload(w, c), vload(w, channels + c), vload(w, 2 * channels + c)
-        w3, w4, w5 = vload(w, 3 * channels + c), vload(w, 4 * channels + c), vload(w, 5 * channels + c)
-        w6, w7, w8 = vload(w, 6 * channels + c), vload(w, 7 * channels + c), vload(w, 8 * channels + c)
-        start, place = vload(bias, c), iy + c
-        for r in range(rows):
-            p = (c - c0) * plane + r * stride * down
-            for _ in range(out_w):
-                s0, s1, s2 = (
-                    vfma(vload(a, p), w0, start),
-                    vmul(vload(a, p + down), w3),
-                    vmul(vload(a, p + 2 * down), w6),
-                )
-                s0, s1 = vfma(vload(a, p + LANES), w1, s0), vfma(vload(a, p + down + LANES), w4, s1)
-                s2 = vfma(vload(a, p + 2 * down + LANES), w7, s2)
-                s0, s1 = vfma(vload(a, p + 2 * LANES), w2, s0), vfma(vload(a, p + down + 2 * LANES), w5, s1)
-                s2 = vfma(vload(a, p + 2 * down + 2 * LANES), w8, s2)
-                vstore(y, place, vclip(vadd(s0, vadd(s1, s2)), bottom, top))
-                p += stride * LANES
-                place += ldy
-
-
-@serial
-def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups, a):
-    _, height, width, out_h, out_w, stride, top, left = window
-    bands, vectors, columns = (out_h + band - 1) // band, channels // LANES, (out_w - 1) * stride + 3
+def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups):
+    out_h, out_w = window.out_h, window.out_w
+    bands, vectors = (out_h + band - 1) // band, channels // LANES
     group, rest = unit % groups, unit // groups
     n, r0 = rest // bands, rest % bands * band
     c0, c1 = group * vectors // groups * LANES, (group + 1) * vectors // groups * LANES
-    rows = min(band, out_h - r0)
-    padded_rows = (rows - 1) * stride + 3
-    _copy_band(x, ldx, n, height, width, r0 * stride - top, padded_rows, left, columns, c0, c1, a)
-    iy = (n * out_h + r0) * out_w * ldy
-    plane = padded_rows * columns
-    _clipped_band(a, plane, columns, w, bias, channels, c0, c1, low, high, y, iy, ldy, rows, out_w, stride)
+    bottom, top = vsplat(low), vsplat(high)
+    for oh in range(r0, min(r0 + band, out_h)):
+        iy = (n * out_h + oh) * out_w * ldy
+        depthwise_row(window, x, ldx, w, channels, bias, bottom, top, y, iy, ldy, n, oh, c0, c1, None)
 
 
 @parallel
-def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, units, band, groups, scratch):
+def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, units, band, groups):
     """y = clip(the depthwise convolution + bias). A unit is `band` rows of an image, and a share of the channels.
 
-    scratch: (threads, ((band - 1) * stride + 3) * ((out_w - 1) * stride + 3) * the channels of a share).
+    w: as `depthwise_row` wants it.
     """
     for unit in prange(units):
-        a = scratch[get_thread_id()]
-        _depthwise_unit(np.int64(unit), window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups, a)
+        _depthwise_unit(np.int64(unit), window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups)
 
 
 @serial
 def _separable_unit(unit, window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a):
-    _, height, width, out_h, out_w, stride, top, left = window
-    bands, columns = (out_h + band - 1) // band, (out_w - 1) * stride + 3
+    out_h, out_w = window.out_h, window.out_w
+    bands = (out_h + band - 1) // band
     n, r0 = unit // bands, unit % bands * band
     rows = min(band, out_h - r0)
-    padded_rows, pixels, ldt = (rows - 1) * stride + 3, rows * out_w, channels + LANES
-    plane = padded_rows * columns
-    t = a[plane * channels :]
-    _copy_band(x, ldx, n, height, width, r0 * stride - top, padded_rows, left, columns, 0, channels, a)
-    _clipped_band(a, plane, columns, w, bias, channels, 0, channels, low, high, t, 0, ldt, rows, out_w, stride)
+    pixels, ldt, t = rows * out_w, channels + LANES, a[TILE_ROWS * cout :]
+    bottom, top = vsplat(low), vsplat(high)
+    for r in range(rows):
+        depthwise_row(
+            window, x, ldx, w, channels, bias, bottom, top, t, r * out_w * ldt, ldt, n, r0 + r, 0, channels, None
+        )
     iy, vectors = (n * out_h + r0) * out_w * ldy, cout // LANES
     whole = pixels // TILE_ROWS * TILE_ROWS
     if whole > 0:
         _clipped_product(t, 0, ldt, depth, whole, packed, bias_out, 0, vectors, low, high, y, iy, ldy)
-    if whole < pixels:  # the planes are no longer needed: they take the last tile, which would reach into the next band
+    if whole < pixels:  # the last tile would reach into the next band: it goes elsewhere first
         _clipped_product(t, whole * ldt, ldt, depth, 1, packed, bias_out, 0, vectors, low, high, a, 0, cout)
         for r in range(pixels - whole):
             for c in range(0, cout, LANES):
@@ -174,9 +129,8 @@ def separable_inference(
 ):
     """A depthwise and a pointwise convolution in one: what the first makes of a band of rows stays in the cache.
 
-    channels, cout: padded.  depth: channels that there are.  scratch: (threads, ((band - 1) * stride + 3) *
-    ((out_w - 1) * stride + 3) * channels, or TILE_ROWS * cout if that is more, and (whole tiles of band * out_w) *
-    (channels + LANES)).
+    channels, cout: padded.  depth: channels that there are.  w: as `depthwise_row` wants it.
+    scratch: (threads, TILE_ROWS * cout + (whole tiles of band * out_w) * (channels + LANES)).
     """
     for unit in prange(units):
         a = scratch[get_thread_id()]

@@ -1,0 +1,177 @@
+"""The 3x3 depthwise convolution of a row, forward, strip by strip: for the layers, and for the inference engine.
+
+It goes through memory in order: for a strip of four neighbouring outputs (two at stride 2), all channels one vector
+after the other. The strip shares its pixels and its weights: at stride 1, 18 pixels and 9 weights are loaded for 36
+multiply-adds. To keep the weights of one vector of channels in registers and slide along the row loads less, but
+touches one cache line of every pixel and comes back for the next one later; that was up to three times as slow.
+
+Nothing is padded or copied. Above and below the image the weights are zeros, which lie behind the nine rows of real
+ones, and the pixels are those of the nearest row; left and right of it the pixels are zeros.
+"""
+
+from tinymnv1.kernels.compile import serial
+from tinymnv1.kernels.simd import LANES, vclip, vfma, vload, vload_tail, vstore, vstore_tail, vzero
+
+ZERO_ROWS = 3
+"""Rows of `channels` zeros behind the nine rows of weights."""
+
+
+@serial
+def load(a, i, n):
+    """LANES channels from index i on; n is None, or the number of them that exist at the end of the channels.
+
+    Numba compiles a function anew for each type of its arguments, and None is a type: there are two versions of what
+    calls this, and the one for whole vectors has no test in it.
+    """
+    if n is None:
+        return vload(a, i)
+    return vload_tail(a, i, n)
+
+
+@serial
+def store(a, i, v, n):
+    """The counterpart of `load`."""
+    if n is None:
+        vstore(a, i, v)
+    else:
+        vstore_tail(a, i, v, n)
+
+
+@serial
+def row_start(n, row, rows, row_size):
+    """Index of the first number of row `row` of image n; of the nearest row if the image has no such row."""
+    return (n * rows + min(max(row, 0), rows - 1)) * row_size
+
+
+@serial
+def _begin(bias, c):
+    if bias is None:
+        return vzero()
+    return vload(bias, c)
+
+
+@serial
+def _finish(v, bias, low, high):
+    if bias is None:
+        return v
+    return vclip(v, low, high)
+
+
+@serial
+def _column(x, i, inside):
+    """A block of channels of one pixel, or zeros where there is no such pixel and x must not be read."""
+    return vload(x, i) if inside else vzero()
+
+
+@serial
+def _add_four(x, i, ldx, w, q, ldw, left, right, s0, s1, s2, s3):
+    """Add one row of the window to four neighbouring outputs, stride 1: they share six pixels and three weights."""
+    w0, w1, w2 = vload(w, q), vload(w, q + ldw), vload(w, q + 2 * ldw)
+    x0, x1, x2 = _column(x, i, left), vload(x, i + ldx), vload(x, i + 2 * ldx)
+    x3, x4, x5 = vload(x, i + 3 * ldx), vload(x, i + 4 * ldx), _column(x, i + 5 * ldx, right)
+    s0 = vfma(x2, w2, vfma(x1, w1, vfma(x0, w0, s0)))
+    s1 = vfma(x3, w2, vfma(x2, w1, vfma(x1, w0, s1)))
+    s2 = vfma(x4, w2, vfma(x3, w1, vfma(x2, w0, s2)))
+    s3 = vfma(x5, w2, vfma(x4, w1, vfma(x3, w0, s3)))
+    return s0, s1, s2, s3
+
+
+@serial
+def _strip_of_four(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, ldy, c0, c1, left, right):
+    """Four outputs at stride 1.
+
+    i0, i1, i2: index of the window's leftmost pixel in its three rows; q0, q1, q2: of the weights for them.
+    left, right: whether the strip's first and last column of pixels lie inside the image.
+    """
+    for c in range(c0, c1, LANES):
+        s = _begin(bias, c)
+        s0, s1, s2, s3 = _add_four(x, i0 + c, ldx, w, q0 + c, ldw, left, right, s, s, s, s)
+        s0, s1, s2, s3 = _add_four(x, i1 + c, ldx, w, q1 + c, ldw, left, right, s0, s1, s2, s3)
+        s0, s1, s2, s3 = _add_four(x, i2 + c, ldx, w, q2 + c, ldw, left, right, s0, s1, s2, s3)
+        vstore(y, iy + c, _finish(s0, bias, low, high))
+        vstore(y, iy + ldy + c, _finish(s1, bias, low, high))
+        vstore(y, iy + 2 * ldy + c, _finish(s2, bias, low, high))
+        vstore(y, iy + 3 * ldy + c, _finish(s3, bias, low, high))
+
+
+@serial
+def _add_two(x, i, ldx, w, q, ldw, stride, left, right, s0, s1):
+    """As `_add_four`, for two outputs at stride 1 or 2."""
+    w0, w1, w2 = vload(w, q), vload(w, q + ldw), vload(w, q + 2 * ldw)
+    x0, x1, x2 = _column(x, i, left), vload(x, i + ldx), vload(x, i + 2 * ldx)
+    s0 = vfma(x2, w2, vfma(x1, w1, vfma(x0, w0, s0)))
+    if stride == 1:
+        x3 = _column(x, i + 3 * ldx, right)
+        s1 = vfma(x3, w2, vfma(x2, w1, vfma(x1, w0, s1)))
+    else:
+        x3, x4 = vload(x, i + 3 * ldx), _column(x, i + 4 * ldx, right)
+        s1 = vfma(x4, w2, vfma(x3, w1, vfma(x2, w0, s1)))
+    return s0, s1
+
+
+@serial
+def _strip_of_two(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, ldy, c0, c1, stride, left, right):
+    """As `_strip_of_four`, for two outputs at stride 1 or 2."""
+    for c in range(c0, c1, LANES):
+        s = _begin(bias, c)
+        s0, s1 = _add_two(x, i0 + c, ldx, w, q0 + c, ldw, stride, left, right, s, s)
+        s0, s1 = _add_two(x, i1 + c, ldx, w, q1 + c, ldw, stride, left, right, s0, s1)
+        s0, s1 = _add_two(x, i2 + c, ldx, w, q2 + c, ldw, stride, left, right, s0, s1)
+        vstore(y, iy + c, _finish(s0, bias, low, high))
+        vstore(y, iy + ldy + c, _finish(s1, bias, low, high))
+
+
+@serial
+def _one_output(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, c0, c1, v, width, k):
+    """One output of any stride; k: n of `load`. i0, i1, i2: index of the rows; v: the window's leftmost column."""
+    nothing = 9 * ldw
+    in0, in1, in2 = 0 <= v < width, 0 <= v + 1 < width, 0 <= v + 2 < width
+    v0, v1, v2 = (v if in0 else 0) * ldx, (v + 1 if in1 else 0) * ldx, (v + 2 if in2 else 0) * ldx
+    for c in range(c0, c1, LANES):
+        s = _begin(bias, c)
+        for i, q in ((i0, q0), (i1, q1), (i2, q2)):
+            s = vfma(load(x, i + v0 + c, k), load(w, (q if in0 else nothing) + c, k), s)
+            s = vfma(load(x, i + v1 + c, k), load(w, (q + ldw if in1 else nothing) + c, k), s)
+            s = vfma(load(x, i + v2 + c, k), load(w, (q + 2 * ldw if in2 else nothing) + c, k), s)
+        store(y, iy + c, _finish(s, bias, low, high), k)
+
+
+@serial
+def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, n, oh, c0, c1, k):
+    """Output row oh of image n, channels c0 up to c1.
+
+    x, w, y: flat; ldx, ldw, ldy: the distance of their pixels.  w: nine rows of weights, and ZERO_ROWS of zeros.
+    bias: None, or (channels,) to add before the sum is limited to the vectors low and high.
+    iy: index of the row's first number in y.  k: None for whole vectors of channels, else n of `load`.
+
+    The last strip is moved back until it fits, and computes again some of what the one before it has computed.
+    """
+    _, height, width, _, out_w, stride, top, left = window
+    first, nothing = oh * stride - top, 9 * ldw
+    in0, in1, in2 = 0 <= first < height, 0 <= first + 1 < height, 0 <= first + 2 < height
+    row0 = row_start(n, first, height, width * ldx)
+    row1 = row_start(n, first + 1, height, width * ldx)
+    row2 = row_start(n, first + 2, height, width * ldx)
+    q0, q1, q2 = (0 if in0 else nothing), (3 * ldw if in1 else nothing), (6 * ldw if in2 else nothing)
+    strip = 1
+    if k is None and stride <= 2 and out_w >= 2 and width >= 2:
+        strip = 4 if stride == 1 and out_w >= 4 and width >= 4 else 2
+    ow = 0
+    while ow < out_w:
+        ow = min(ow, out_w - strip)
+        v, p = ow * stride - left, iy + ow * ldy
+        i0, i1, i2 = row0 + v * ldx, row1 + v * ldx, row2 + v * ldx
+        in_left, in_right = v >= 0, v + (strip - 1) * stride + 2 < width
+        if strip == 4:
+            _strip_of_four(
+                x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, ldy, c0, c1, in_left, in_right
+            )
+        elif strip == 2:
+            _strip_of_two(
+                x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, ldy, c0, c1, stride, in_left, in_right
+            )
+        else:
+            _one_output(
+                x, row0, row1, row2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, c0, c1, v, width, k
+            )  # fmt: skip
+        ow += strip
