@@ -110,6 +110,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     axes.set_yticks(range(count), classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
+    axes.grid(visible=False)
     axes.set_title(title)
     if count <= 30:
         for row in range(count):
