@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -167,6 +168,21 @@ def test_an_unwritable_folder_is_a_clear_error(data, tmp_path):
     (tmp_path / "run").rmdir()
     with pytest.raises(CheckpointError, match="could not be written"):
         trainer.fit()
+
+
+def test_the_time_of_a_run_includes_the_making_of_its_batches(data, tmp_path, monkeypatch):
+    """A record's time is the sum of its epochs' seconds: augmentation must be in it."""
+    trainer = make(replace(SHORT, epochs=1), data, tmp_path)
+    quick = type(trainer.batches).epoch
+
+    def slow(batches, *arguments):
+        for batch in quick(batches, *arguments):
+            time.sleep(0.2)
+            yield batch
+
+    monkeypatch.setattr(type(trainer.batches), "epoch", slow)
+    trainer.fit()
+    assert trainer.history[-1]["images_per_second"] < 90 / (3 * 0.2)
 
 
 def test_schedules_by_name():

@@ -191,23 +191,33 @@ class Trainer:
                 result = self._finish_epoch()
         return result or self._evaluate()
 
-    def _train_epoch(self) -> None:
-        at = self.position
-        for x, labels in self.batches.epoch(at.epoch, at.batch):
-            started = time.perf_counter()
-            self.optimizer.lr = self.schedule(at.step)
-            loss, logits = self.engine.forward_backward(x, labels, self.config.label_smoothing)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss became {loss} at step {at.step + 1} (epoch {at.epoch + 1})")
+    def train_on(self, x: Array, labels: Array, lr: float) -> tuple[float, Array]:
+        """One optimizer step at the learning rate `lr`: the batch's loss and logits (B, classes), from before the step.
+
+        If the loss is not a finite number, the parameters stay as they are.
+        """
+        self.optimizer.lr = lr
+        loss, logits = self.engine.forward_backward(x, labels, self.config.label_smoothing)
+        if math.isfinite(loss):
             if self.config.clip_norm:
                 clip_gradient_norm(self.model.parameters(), self.config.clip_norm)
             self.optimizer.step()
+        return loss, logits
+
+    def _train_epoch(self) -> None:
+        at = self.position
+        started = time.perf_counter()
+        for x, labels in self.batches.epoch(at.epoch, at.batch):
+            loss, logits = self.train_on(x, labels, self.schedule(at.step))
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} at step {at.step + 1} (epoch {at.epoch + 1})")
             at.step += 1
             at.batch += 1
             at.images += len(labels)
             at.loss_sum += loss * len(labels)
             at.correct += int((logits.argmax(axis=1) == labels).sum())
-            at.seconds += time.perf_counter() - started
+            now = time.perf_counter()  # making the batch, and what the callback did after the last one, count too
+            at.seconds, started = at.seconds + now - started, now
             self.on_step(self, loss)
             if self.stop_requested:
                 self._save("last.safetensors")
