@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from tinymnv1 import microscope
 from tinymnv1.errors import ConfigError
 from tinymnv1.microscope import BACKWARD, FORWARD_DEPTHWISE, FORWARD_POINTWISE, draw, slider, steps, strip
 from tinymnv1.ops import depthwise_backward, depthwise_forward, pointwise_forward
@@ -56,15 +57,25 @@ def test_the_backward_steps_end_with_the_ops_gradients(scene):
 
 
 def test_the_multiply_adds_are_those_of_the_formulas():
-    frames = steps(np.ones((4, 4, 2)), np.ones((3, 3, 2)), np.ones((2, 5)))
-    assert "9 of 448 multiply-adds; a full convolution: 1,440" in frames[0].caption  # 16 * 2 * (9 + 5), 16 * 2 * 9 * 5
-    assert "448 of 448" in frames[-1].caption
+    frames = steps(np.ones((4, 4, 2)), np.ones((3, 3, 2)), np.ones((2, 5)), np.ones((4, 4, 2)))
+    forward, backward = frames[:48], frames[48:]  # 16 * 2 depthwise and 16 pointwise; 16 * 2 backward
+    assert "9 of 448 multiply-adds; a full convolution: 1,440" in forward[0].caption  # 16 * 2 * (9 + 5), 16 * 2 * 9 * 5
+    assert "448 of 448" in forward[-1].caption
+    assert "; 18 of 576 multiply-adds" in backward[0].caption  # nine into dx, nine into dw; 16 * 2 times that
+    assert "576 of 576" in backward[-1].caption
 
 
 def test_pictures_have_a_panel_for_each_array(scene):
     frames, kinds, *_ = scene
     assert len(draw(frames[0]).get_axes()) == 4
     assert len(strip([frames[0], kinds[FORWARD_POINTWISE][0], frames[-1]]).get_axes()) == 4 + 5 + 4
+
+
+def test_whole_numbers_are_written_out_and_others_rounded():
+    frame = steps(np.full((3, 3, 1), 125.0), np.full((3, 3, 1), 0.125), np.ones((1, 1)))[0]
+    x, weights = draw(frame).get_axes()[:2]
+    assert {text.get_text() for text in x.texts} == {"0", "125"}
+    assert {text.get_text() for text in weights.texts} == {"0.12"}
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -77,15 +88,20 @@ def test_shapes_that_do_not_fit_are_refused():
         slider([])
 
 
-def test_the_slider_redraws_when_it_moves():
+def test_the_slider_shows_the_step_it_stands_at_and_draws_it_once(monkeypatch):
     pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    drawn = []
+    monkeypatch.setattr(microscope, "draw", lambda frame: drawn.append(frame) or draw(frame))
     frames = steps(np.ones((3, 3, 1)), np.ones((3, 3, 1)), np.ones((1, 2)))
     box = slider(frames)
     (_, step), picture = box.children[0].children, box.children[1]
     before = picture.value
     step.value = 4
     assert picture.value != before
-    assert step.max == len(frames) - 1
+    step.value = 0
+    assert picture.value == before
+    step.value = len(frames) - 1
+    assert [frames.index(frame) for frame in drawn] == [0, 4, len(frames) - 1] == [0, 4, step.max]
 
 
 def test_without_ipywidgets_one_line_says_what_to_do(monkeypatch):

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from tinymnv1.errors import ConfigError
 from tinymnv1.ops import depthwise_forward, pointwise_forward
 from tinymnv1.ops.window import Array, pad, span
-from tinymnv1.plots import BLUE, VERMILLION
+from tinymnv1.plots import BLUE
 
 FORWARD_DEPTHWISE, FORWARD_POINTWISE, BACKWARD = "depthwise", "pointwise", "backward"
 
@@ -115,7 +115,7 @@ def _backward(x: Array, w: Array, dy: Array, stride: int) -> Iterator[Frame]:
     kernel, (out_h, out_w, channels) = w.shape[0], dy.shape
     xp, _, _ = _padded(x, kernel, stride)
     dxp, dw = np.zeros(xp.shape), np.zeros(w.shape)
-    for c, h, v in np.ndindex(channels, out_h, out_w):
+    for count, (c, h, v) in enumerate(np.ndindex(channels, out_h, out_w), start=1):
         row, column = h * stride, v * stride
         window = (slice(row, row + kernel), slice(column, column + kernel), c)
         dxp[window] += dy[h, v, c] * w[:, :, c]
@@ -127,7 +127,9 @@ def _backward(x: Array, w: Array, dy: Array, stride: int) -> Iterator[Frame]:
             Panel(f"x, channel {c}", xp[:, :, c], place),
             Panel("dw so far: += dy times window", dw[:, :, c].copy(), (0, 0, kernel, kernel), True),
         )
-        yield Frame(BACKWARD, f"backward: dy = {dy[h, v, c]:.3g} goes where its window was", panels)
+        done, full = 2 * count * kernel**2, 2 * dy.size * kernel**2  # one for dx and one for dw at each tap
+        told = f"dy = {dy[h, v, c]:.3g} goes where its window was; {done:,} of {full:,} multiply-adds"
+        yield Frame(BACKWARD, f"depthwise, backward: {told}", panels)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -136,35 +138,41 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.imshow(np.where(np.isnan(values), 0, values), cmap="PuOr", vmin=-1.6 * largest, vmax=1.6 * largest)
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            axes.text(column, row, f"{value + 0:.2g}", ha="center", va="center", fontsize=7)
+            axes.text(column, row, _number(value), ha="center", va="center", fontsize=8)
     if panel.marked:
         row, column, height, width = panel.marked
-        colour, style = (VERMILLION, "--") if panel.written else (BLUE, "-")
-        axes.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5), width, height, fill=False, edgecolor=colour, linewidth=2.5, linestyle=style
-            )
-        )
+        colour, style = ("black", "--") if panel.written else (BLUE, "-")
+        frame = Rectangle((column - 0.5, row - 0.5), width, height, fill=False, edgecolor=colour, linestyle=style)
+        frame.set(linewidth=2.5, zorder=3, clip_on=False)  # whole, also along the panel's edge
+        axes.add_patch(frame)
     axes.set_title(panel.title, fontsize=8)
     axes.set_xticks([])
     axes.set_yticks([])
+    axes.spines[:].set_color("0.7")
     axes.grid(False)
 
 
+def _number(value: float) -> str:
+    """A whole number as it is, any other to two digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.2g}"
+
+
 def strip(frames: Sequence[Frame]) -> Figure:
-    """The steps as rows of one picture. A solid blue frame is read, a dashed red one is written."""
-    figure = Figure(figsize=(11, 2.6 * len(frames)), layout="constrained")
+    """The steps as rows of one picture. A solid blue frame is read, a dashed black one is written."""
+    figure = Figure(figsize=(11, 2.8 * len(frames)))
     rows = np.asarray(figure.subfigures(len(frames), 1, squeeze=False)).ravel()
-    for part, frame in zip(rows, frames, strict=True):
-        part.suptitle(frame.caption, fontsize=9)
+    place = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.8, "wspace": 0.12}  # fixed: laying out takes as long
+    for part, frame in zip(rows, frames, strict=True):  # as drawing, and the slider draws at every step
+        part.suptitle(frame.caption, fontsize=10, y=0.98)
         widths = [max(panel.values.shape[1], 2) / max(panel.values.shape[0], 2) for panel in frame.panels]
-        for axes, panel in zip(part.subplots(1, len(frame.panels), width_ratios=widths), frame.panels, strict=True):
+        grid = part.subplots(1, len(frame.panels), width_ratios=widths, gridspec_kw=place)
+        for axes, panel in zip(grid, frame.panels, strict=True):
             _draw_panel(axes, panel)
     return figure
 
 
 def draw(frame: Frame) -> Figure:
-    """One step: what is read (solid blue), what is written (dashed red), and every number in it."""
+    """One step: what is read (solid blue), what is written (dashed black), and every number in it."""
     return strip([frame])
 
 
@@ -185,7 +193,8 @@ def slider(frames: Sequence[Frame]) -> Any:
         import ipywidgets
     except ImportError as error:
         raise ConfigError("the slider needs ipywidgets: pip install ipywidgets; strip(frames) works without") from error
-    picture = ipywidgets.Image(value=_png(frames[0]), format="png")
+    drawn = {0: _png(frames[0])}  # each picture is drawn once, when it is first looked at
+    picture = ipywidgets.Image(value=drawn[0], format="png")
     step = ipywidgets.IntSlider(
         value=0, min=0, max=len(frames) - 1, description="step", layout=ipywidgets.Layout(width="70%")
     )
@@ -193,7 +202,10 @@ def slider(frames: Sequence[Frame]) -> Any:
     ipywidgets.jslink((play, "value"), (step, "value"))
 
     def show(change: dict[str, Any]) -> None:
-        picture.value = _png(frames[change["new"]])
+        number = change["new"]
+        if number not in drawn:
+            drawn[number] = _png(frames[number])
+        picture.value = drawn[number]
 
     step.observe(show, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([play, step]), picture])
