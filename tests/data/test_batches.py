@@ -11,6 +11,7 @@ from tinymnv1.data import (
     TrainingBatches,
     channel_statistics,
     draw_changes,
+    draw_holes,
     evaluation_batches,
     load_dataset,
     resize,
@@ -103,17 +104,58 @@ def test_crop_is_a_window_of_the_padded_image_and_reaches_all_corners():
     assert {windows[crop.tobytes()] for crop in crops} == set(windows.values())
 
 
+def test_a_reflecting_crop_shows_the_neighbours_again_instead_of_black():
+    image = np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5, 1)
+    padded = np.pad(image[0, :, :, 0], 2, mode="reflect")
+    windows = {padded[i : i + 5, j : j + 5].tobytes() for i in range(5) for j in range(5)}
+    changes = draw_changes(500, np.random.default_rng(0), margin=2, reflect=True)
+    assert {crop.tobytes() for crop in crop_flip(np.repeat(image, 500, axis=0), *changes)} == windows
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_a_hole_is_a_square_around_any_pixel_clipped_at_the_edges(side):
+    """Each as likely as another: so a hole is whole, or half of it is outside, as often as its place says."""
+    holes = draw_holes(20_000, 8, side, np.random.default_rng(0))
+    assert holes.shape == (20_000, 4)
+    first = np.arange(8) - side // 2
+    sides = list(zip(first.clip(0), (first + side).clip(max=8), strict=True))
+    found, counts = np.unique(holes, axis=0, return_counts=True)
+    assert {tuple(hole) for hole in found.tolist()} == {(*rows, *columns) for rows in sides for columns in sides}
+    assert counts.min() > 230  # of 312 on average
+    assert counts.max() < 400
+
+
+def test_alternating_flips_show_both_sides_in_any_two_epochs():
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), np.uint8)
+
+    def mirrored(epoch, seed=3):
+        batches = TrainingBatches(images, np.arange(200), 50, RAW, "flip", seed, alternate_flip=True)
+        result = np.zeros(200, bool)
+        for x, labels in batches.epoch(epoch):
+            plain = RAW(images[labels])
+            result[labels] = (x == plain[:, :, ::-1]).all(axis=(1, 2, 3))
+            assert (result[labels] | (x == plain).all(axis=(1, 2, 3))).all()
+        return result
+
+    first = mirrored(0)
+    assert 70 < first.sum() < 130
+    np.testing.assert_array_equal(mirrored(1), ~first)
+    np.testing.assert_array_equal(mirrored(2), first)
+    assert (mirrored(0, seed=4) != first).any()
+
+
 def plain_augmentation(name, images, rng):
     """Crop, then flip, each with its own draws from rng, image by image."""
     n, height, width, _ = images.shape
     result = images.copy()
-    if name == "crop-flip":
+    if name.endswith("crop-flip"):
         margin = height // 8
+        mode = "reflect" if name.startswith("reflect") else "constant"
         top, left = rng.integers(0, 2 * margin + 1, (2, n))
         for k in range(n):
-            padded = np.pad(images[k], ((margin, margin), (margin, margin), (0, 0)))
+            padded = np.pad(images[k], ((margin, margin), (margin, margin), (0, 0)), mode=mode)
             result[k] = padded[top[k] : top[k] + height, left[k] : left[k] + width]
-    if name in ("flip", "crop-flip"):
+    if name.endswith("flip"):
         for k in np.flatnonzero(rng.random(n) < 0.5):
             result[k] = result[k, :, ::-1]
     return result
@@ -121,23 +163,29 @@ def plain_augmentation(name, images, rng):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("resolution", [16, 12])
+@pytest.mark.parametrize("cutout", [0, 5])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_batches_are_what_the_keyed_generators_draw(name, resolution, backend):
+def test_batches_are_what_the_keyed_generators_draw(name, cutout, resolution, backend):
     """To the last bit, whatever makes them: a resumed run must go on with the very batches that it would have seen.
 
-    At 12 pixels the images are scaled after they were moved and mirrored.
+    At 12 pixels the images are scaled after they were moved and mirrored, and get their holes then.
     """
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
     preprocess = Preprocessing(resolution, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    batches = TrainingBatches(images, np.arange(40), 10, preprocess, name, 7, BACKENDS[backend])
+    batches = TrainingBatches(images, np.arange(40), 10, preprocess, name, 7, BACKENDS[backend], cutout)
     order = np.random.default_rng([7, 2]).permutation(40)
     for k, (x, labels) in enumerate(batches.epoch(2)):
         chosen = order[10 * k : 10 * k + 10]
         np.testing.assert_array_equal(labels, chosen)
-        plain = plain_augmentation(name, images[chosen], np.random.default_rng([7, 2, k]))
+        rng = np.random.default_rng([7, 2, k])
+        plain = plain_augmentation(name, images[chosen], rng)
         std = np.array([0.2, 0.25, 0.3], np.float32)
         shift = np.array([0.4, 0.5, 0.6], np.float32) / std
-        np.testing.assert_array_equal(x, resize(plain, resolution) * (1 / (255 * std)) - shift)
+        expected = resize(plain, resolution) * (1 / (255 * std)) - shift
+        if cutout:
+            for image, row, column in zip(expected, *rng.integers(0, resolution, (2, 10)), strict=True):
+                image[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3] = 0
+        np.testing.assert_array_equal(x, expected)
         assert x.dtype == np.float32
 
 
@@ -167,6 +215,8 @@ def test_what_cannot_work_is_refused():
         TrainingBatches(numbered(3), np.arange(3), 0, RAW)
     with pytest.raises(ConfigError, match="augment"):
         TrainingBatches(numbered(3), np.arange(3), 1, RAW, "rotate")
+    with pytest.raises(ConfigError, match="cutout"):
+        TrainingBatches(numbered(3), np.arange(3), 1, RAW, cutout=-1)
     with pytest.raises(ConfigError, match="resolution"):
         Preprocessing(0, (0,), (1,))
     with pytest.raises(ConfigError, match="std"):

@@ -29,12 +29,16 @@ STEPS = {
         (4, (3, 1e-2, 0.8, 0.99, 1e-6, 0.1)),
         (4, (1000, 1e-2, 0.9, 0.999, 1e-8, 0.1, True)),
     ],
+    "average_step": [
+        (2, (0.9,)),
+        (2, (0.9995,)),
+    ],
 }
 CASES = [(name, count, others) for name, cases in STEPS.items() for count, others in cases]
 
 
 def random_arrays(count, size, seed=0):
-    """w, grad and the optimizer's state; the last array is positive, as Adam's squares are."""
+    """w, grad and the optimizer's state (or an average, and w); the last is positive, as Adam's squares are."""
     arrays = np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
     arrays[-1] = np.abs(arrays[-1])
     return list(arrays)
@@ -98,6 +102,7 @@ w, grad, mean, square = np.random.default_rng(0).normal(size=(4, 100_003)).astyp
 square = abs(square)
 kernels.sgd_step(w, grad, mean, 0.1, 0.9, True, 0.01)
 kernels.adam_step(w, grad, mean, square, 2, 1e-2, weight_decay=0.1)
+kernels.average_step(mean, w, 0.99)
 kernels.scale_in_place(grad, 0.3)
 norm = np.array(kernels.sum_of_squares(grad))
 print(hashlib.sha256(b"".join(a.tobytes() for a in (w, grad, mean, square, norm))).hexdigest())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tinymnv1.data.augment import AUGMENTATIONS, Changes, draw_changes
+from tinymnv1.data.augment import AUGMENTATIONS, Changes, draw_changes, draw_holes, first_sides
 from tinymnv1.data.batches import Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.data.cifar10 import load_cifar10
 from tinymnv1.data.dataset import Dataset, channel_statistics
@@ -23,7 +23,9 @@ __all__ = [
     "TrainingBatches",
     "channel_statistics",
     "draw_changes",
+    "draw_holes",
     "evaluation_batches",
+    "first_sides",
     "load_cifar10",
     "load_dataset",
     "load_folder",

@@ -1,16 +1,16 @@
 """From uint8 images to the batches that a model takes: resize, normalise, shuffle, augment."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
 from tinymnv1 import ops as numpy_ops
-from tinymnv1.data.augment import AUGMENTATIONS
+from tinymnv1.data.augment import AUGMENTATIONS, draw_holes, first_sides
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops import crop_flip, normalise
+from tinymnv1.ops import crop_flip, cutout, normalise
 from tinymnv1.ops.window import Array
 
 
@@ -50,6 +50,8 @@ class TrainingBatches:
     """Shuffled, augmented batches of a training set.
 
     images: (N, H, W, 3) uint8.  labels: (N,).  augment: a name in `AUGMENTATIONS`.
+    cutout: side in pixels of a square that is set to zero in each image (`draw_holes`); 0 means none.
+    alternate_flip: mirror an image in every second epoch instead of at random (`first_sides`).
     ops: the backend that makes the batches, `tinymnv1.ops` or `tinymnv1.kernels`; theirs are the same bit for bit.
     An epoch has N // batch_size batches: the rest of fewer images is left out, since the batch statistics of a handful
     of images are poor (a set smaller than one batch is one batch).
@@ -65,12 +67,18 @@ class TrainingBatches:
     augment: str = "none"
     seed: int = 0
     ops: ModuleType = numpy_ops
+    cutout: int = 0
+    alternate_flip: bool = False
+    _first_sides: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.augment not in AUGMENTATIONS:
             raise ConfigError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
+        if self.cutout < 0:
+            raise ConfigError(f"cutout must be at least 0, got {self.cutout}")
+        object.__setattr__(self, "_first_sides", first_sides(len(self.images), self.seed))
 
     def __len__(self) -> int:
         return max(len(self.images) // self.batch_size, 1)
@@ -81,16 +89,20 @@ class TrainingBatches:
         for k in range(start, len(self)):
             chosen = order[k * self.batch_size : (k + 1) * self.batch_size]
             rng = np.random.default_rng([self.seed, epoch, k])
-            yield self._batch(chosen, rng), self.labels[chosen]
+            yield self._batch(chosen, epoch, rng), self.labels[chosen]
 
-    def _batch(self, chosen: Array, rng: np.random.Generator) -> Array:
+    def _batch(self, chosen: Array, epoch: int, rng: np.random.Generator) -> Array:
         """x (B, R, R, 3) float32 of the chosen images."""
         height, width = self.images.shape[1:3]
         changes = AUGMENTATIONS[self.augment](len(chosen), height, rng)
+        if self.alternate_flip:
+            changes = changes._replace(flip=self._first_sides[chosen] ^ (epoch % 2 == 1))
         pre = self.preprocess
+        holes = draw_holes(len(chosen), pre.resolution, self.cutout, rng) if self.cutout else None
         if (height, width) == (pre.resolution, pre.resolution):
-            return self.ops.augment_batch(self.images, chosen, *changes, pre.mean, pre.std)
-        return pre(crop_flip(self.images[chosen], *changes))  # moved and mirrored, then scaled
+            return self.ops.augment_batch(self.images, chosen, *changes, pre.mean, pre.std, holes)
+        x = pre(crop_flip(self.images[chosen], *changes))  # moved and mirrored, then scaled
+        return x if holes is None else cutout(x, holes)
 
 
 def evaluation_batches(

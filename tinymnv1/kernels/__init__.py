@@ -28,7 +28,7 @@ from tinymnv1.kernels.batchnorm import batchnorm_backward, batchnorm_forward, ba
 from tinymnv1.kernels.conv2d import conv2d_backward, conv2d_forward
 from tinymnv1.kernels.depthwise import depthwise_backward, depthwise_forward
 from tinymnv1.kernels.linear import linear_backward, linear_forward
-from tinymnv1.kernels.optimizer import adam_step, scale_in_place, sgd_step, sum_of_squares
+from tinymnv1.kernels.optimizer import adam_step, average_step, scale_in_place, sgd_step, sum_of_squares
 from tinymnv1.kernels.pointwise import pointwise_backward, pointwise_forward
 from tinymnv1.kernels.pooling import (
     avgpool_backward,
@@ -40,6 +40,7 @@ from tinymnv1.kernels.pooling import (
 )
 from tinymnv1.ops import (
     crop_flip,
+    cutout,
     dropout_backward,
     dropout_forward,
     normalise,
@@ -52,6 +53,7 @@ from tinymnv1.ops import (
 __all__ = [
     "adam_step",
     "augment_batch",
+    "average_step",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -60,6 +62,7 @@ __all__ = [
     "conv2d_backward",
     "conv2d_forward",
     "crop_flip",
+    "cutout",
     "depthwise_backward",
     "depthwise_forward",
     "dropout_backward",

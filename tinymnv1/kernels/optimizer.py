@@ -85,6 +85,19 @@ def _sums_of_squares(x, sums):
         sums[k] = _sum_of_squares_block(x[k * BLOCK : (k + 1) * BLOCK])
 
 
+@serial
+def _average_block(average, x, rest):
+    for i in range(x.size):
+        average[i] += rest * (x[i] - average[i])
+
+
+@parallel
+def _average(average, x, rest):
+    for k in prange((x.size + BLOCK - 1) // BLOCK):
+        a, b = k * BLOCK, (k + 1) * BLOCK
+        _average_block(average[a:b], x[a:b], rest)
+
+
 @parallel
 def _scale(x, factor):
     for i in prange(x.size):
@@ -147,3 +160,8 @@ def sum_of_squares(x: Array) -> float:
 def scale_in_place(x: Array, factor: float) -> None:
     """As `tinymnv1.ops.scale_in_place`, on a C-contiguous float32 array."""
     _scale(*_flat(x=x), np.float32(factor))
+
+
+def average_step(average: Array, x: Array, decay: float) -> None:
+    """As `tinymnv1.ops.average_step`, on C-contiguous float32 arrays."""
+    _average(*_flat(average=average, x=x), np.float32(1 - decay))

@@ -12,7 +12,7 @@ to work in place.)
 """
 
 from tinymnv1.ops.activation import relu6_backward, relu6_forward, relu_backward, relu_forward
-from tinymnv1.ops.augment import augment_batch, crop_flip, normalise
+from tinymnv1.ops.augment import augment_batch, crop_flip, cutout, normalise
 from tinymnv1.ops.batchnorm import batchnorm_backward, batchnorm_forward, batchnorm_inference
 from tinymnv1.ops.conv2d import (
     conv2d_backward,
@@ -29,7 +29,7 @@ from tinymnv1.ops.depthwise import (
 from tinymnv1.ops.dropout import dropout_backward, dropout_forward
 from tinymnv1.ops.linear import linear_backward, linear_forward
 from tinymnv1.ops.loss import softmax, softmax_cross_entropy
-from tinymnv1.ops.optimizer import adam_step, scale_in_place, sgd_step, sum_of_squares
+from tinymnv1.ops.optimizer import adam_step, average_step, scale_in_place, sgd_step, sum_of_squares
 from tinymnv1.ops.pointwise import pointwise_backward, pointwise_forward
 from tinymnv1.ops.pooling import (
     avgpool_backward,
@@ -43,6 +43,7 @@ from tinymnv1.ops.pooling import (
 __all__ = [
     "adam_step",
     "augment_batch",
+    "average_step",
     "avgpool_backward",
     "avgpool_forward",
     "batchnorm_backward",
@@ -53,6 +54,7 @@ __all__ = [
     "conv2d_forward",
     "conv2d_forward_naive",
     "crop_flip",
+    "cutout",
     "depthwise_backward",
     "depthwise_backward_naive",
     "depthwise_forward",

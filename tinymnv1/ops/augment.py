@@ -1,4 +1,4 @@
-"""From stored images to a training batch: gather, move, mirror, normalise. Nothing here is random.
+"""From stored images to a training batch: gather, move, mirror, normalise, cut out. Nothing here is random.
 
 `tinymnv1.data.augment` draws what happens to each image.
 """
@@ -10,17 +10,20 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.ops.window import Array
 
 
-def crop_flip(images: Array, top: Array, left: Array, flip: Array) -> Array:
+def crop_flip(images: Array, top: Array, left: Array, flip: Array, reflect: bool = False) -> Array:
     """A window of each image, as large as the image, and mirrored left to right where flip says so.
 
-        y[n, i, j] = images[n, i + top[n], k + left[n]]     with k = j, or W - 1 - j where flip[n];
-                     0 (black) where that is outside the image
+        y[n, i, j] = images[n, i + top[n], k + left[n]]     with k = j, or W - 1 - j where flip[n]
+
+    Outside the image are zeros (black), or, with reflect, its mirror image: row -1 is row 1, row -2 is row 2, and so on
+    for the other sides, as in NumPy's "reflect".
 
     images: (N, H, W, C) of any dtype.  top, left: (N,) integers, pixels.  flip: (N,) bool.  Returns a new array.
     """
     n, height, width, _ = images.shape
     margin = int(max(np.abs(top).max(initial=0), np.abs(left).max(initial=0)))
-    padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    margins = (0, 0), (margin, margin), (margin, margin), (0, 0)
+    padded = np.pad(images, margins, mode="reflect" if reflect else "constant")
     columns = np.arange(width)
     rows = margin + top[:, None] + np.arange(height)  # (N, H)
     columns = margin + left[:, None] + np.where(flip[:, None], columns[::-1], columns)  # (N, W)
@@ -35,20 +38,44 @@ def normalise(images: Array, mean: ArrayLike, std: ArrayLike) -> Array:
     return x
 
 
-def augment_batch(
-    images: Array, chosen: Array, top: Array, left: Array, flip: Array, mean: ArrayLike, std: ArrayLike
-) -> Array:
-    """The chosen images, moved, mirrored and normalised: `crop_flip`, then `normalise`.
+def cutout(x: Array, holes: Array) -> Array:
+    """Each image with a rectangle of zeros (DeVries and Taylor 2017, arXiv 1708.04552).
 
-    images: (M, H, W, C) uint8, a whole data set.  chosen: (N,) indices into it.  top, left, flip: (N,), as for
-    `crop_flip`.  mean, std: (C,), as for `normalise`.  Returns (N, H, W, C) float32.
-    Raises ConfigError if an index is outside the set, or shapes or dtype do not fit.
+        y[n, a:b, c:d] = 0      with a, b, c, d = holes[n];  elsewhere y = x
+
+    x: (N, H, W, C), normalised: zero is the mean colour.  holes: (N, 4) integers, 0 <= a, b <= H and 0 <= c, d <= W; a
+    hole with a >= b or c >= d is empty.  Returns a new array.
     """
-    check_batch(images, chosen, top, left, flip)
-    return normalise(crop_flip(images[chosen], top, left, flip), mean, std)
+    _, height, width, _ = x.shape
+    a, b, c, d = holes.T[:, :, None]  # (N, 1) each
+    rows, columns = np.arange(height), np.arange(width)
+    hole = ((a <= rows) & (rows < b))[:, :, None] & ((c <= columns) & (columns < d))[:, None, :]  # (N, H, W)
+    return np.where(hole[..., None], x.dtype.type(0), x)
 
 
-def check_batch(images: Array, chosen: Array, top: Array, left: Array, flip: Array) -> None:
+def augment_batch(
+    images: Array,
+    chosen: Array,
+    top: Array,
+    left: Array,
+    flip: Array,
+    reflect: bool,
+    mean: ArrayLike,
+    std: ArrayLike,
+    holes: Array | None = None,
+) -> Array:
+    """The chosen images, moved, mirrored, normalised and cut out: `crop_flip`, then `normalise`, then `cutout`.
+
+    images: (M, H, W, C) uint8, a whole data set.  chosen: (N,) indices into it.  top, left, flip: (N,), and reflect, as
+    for `crop_flip`.  mean, std: (C,), as for `normalise`.  holes: (N, 4), as for `cutout`, or None.
+    Returns (N, H, W, C) float32. Raises ConfigError if an index is outside the set, or shapes or dtype do not fit.
+    """
+    check_batch(images, chosen, top, left, flip, holes)
+    x = normalise(crop_flip(images[chosen], top, left, flip, reflect), mean, std)
+    return x if holes is None else cutout(x, holes)
+
+
+def check_batch(images: Array, chosen: Array, top: Array, left: Array, flip: Array, holes: Array | None) -> None:
     """Raise ConfigError unless the arguments of `augment_batch` fit together."""
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ConfigError(f"images must be (M, H, W, C) uint8, got {images.shape} {images.dtype}")
@@ -57,3 +84,9 @@ def check_batch(images: Array, chosen: Array, top: Array, left: Array, flip: Arr
         raise ConfigError(f"chosen, top, left and flip must have one number an image, got {shapes}")
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(images):
         raise ConfigError(f"there are {len(images)} images: cannot take {chosen.min()} to {chosen.max()}")
+    if holes is not None:
+        height, width = images.shape[1:3]
+        if holes.shape != (chosen.size, 4):
+            raise ConfigError(f"holes must be ({chosen.size}, 4), got {holes.shape}")
+        if (holes < 0).any() or (holes > (height, height, width, width)).any():
+            raise ConfigError(f"holes must lie within the image, {height} x {width}")

@@ -1,4 +1,5 @@
-"""What an optimizer does to an array of weights in one step, and the two parts of clipping by the gradient's norm.
+"""What an optimizer does to an array of weights in one step, the two parts of clipping by the gradient's norm, and
+the running average of weights.
 
 Unlike the layers' ops these work in place, on arrays of any shape: the weights and the optimizer's own state change,
 the gradient does not. The classes in `tinymnv1.optim` keep the state and choose the arrays.
@@ -77,3 +78,8 @@ def sum_of_squares(x: Array) -> float:
 def scale_in_place(x: Array, factor: float) -> None:
     """x = factor * x."""
     x *= factor
+
+
+def average_step(average: Array, x: Array, decay: float) -> None:
+    """average = decay * average + (1 - decay) * x: one step of an exponential moving average; average changes."""
+    average += (1 - decay) * (x - average)
