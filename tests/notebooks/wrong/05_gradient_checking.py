@@ -48,6 +48,35 @@ def numeric_gradient(f, x, dy, h=6e-6):
         x[place] = kept
     return gradient
 """,
+        """
+import numpy as np
+
+
+def numeric_gradient(f, x, dy, h=6e-6):
+    x, gradient = x.copy(), np.empty_like(x)
+    here = (dy * f(x)).sum()
+    for place in np.ndindex(x.shape):
+        kept = x[place]
+        x[place] = kept + h
+        gradient[place] = ((dy * f(x)).sum() - here) / h  # one-sided
+        x[place] = kept
+    return gradient
+""",
+        """
+import numpy as np
+
+
+def numeric_gradient(f, x, dy, h=6e-6):
+    gradient = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        x[place] += h
+        above = (dy * f(x)).sum()
+        x[place] -= 2 * h
+        below = (dy * f(x)).sum()
+        x[place] += h  # in the caller's array, and not back to the bit
+        gradient[place] = (above - below) / (2 * h)
+    return gradient
+""",
     ],
     "silu": [
         """
@@ -76,6 +105,19 @@ def silu_backward(dy, cache):
     x, s = cache
     return dy * x * s * (1 - s)
 """,
+        """
+import numpy as np
+
+
+def silu_forward(x):
+    s = 1 / (1 + np.exp(-x))
+    return x * s, (x, s)
+
+
+def silu_backward(dy, cache):
+    x, s = cache
+    return dy * (s - x * s * (1 - s))
+""",
     ],
     "lab": [
         """
@@ -92,6 +134,25 @@ def check_batchnorm(ops):
         """
 def check_batchnorm(ops):
     assert False  # catches every mutant, and the right op, too
+""",
+        """
+import numpy as np
+
+from tinymnv1.gradcheck import check_gradient
+
+
+def check_batchnorm(ops):
+    rng = np.random.default_rng(0)
+    x, gamma, beta = rng.normal(1, 2, (3, 2, 2, 2)), rng.uniform(0.5, 2, 2), rng.normal(size=2)
+    assert check_gradient(ops.batchnorm_forward, ops.batchnorm_backward, {"x": x, "gamma": gamma, "beta": beta}).passed
+    y, _, mean, var = ops.batchnorm_forward(x, gamma, beta)
+    flat = x.reshape(-1, 2)
+    assert np.allclose(var, flat.var(axis=0))  # in float64 the quick variance is right, too
+    assert np.allclose(y, gamma * (x - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 1e-5) + beta)
+""",
+        """
+def check_batchnorm(ops):
+    assert chekc(ops.batchnorm_forward)  # a slip of the pen: every op is objected to
 """,
     ],
 }
