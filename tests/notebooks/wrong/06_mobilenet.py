@@ -55,6 +55,18 @@ def block_forward(x, depthwise, depthwise_bn, pointwise, pointwise_bn, stride):
     y, _ = ops.pointwise_forward(z, pointwise)
     return ops.batchnorm_inference(ops.relu6_forward(y)[0], *pointwise_bn)
 """,
+        """
+import numpy as np
+
+from tinymnv1 import ops
+
+
+def block_forward(x, depthwise, depthwise_bn, pointwise, pointwise_bn, stride):
+    z, _ = ops.depthwise_forward(x, depthwise, stride)
+    z = np.maximum(ops.batchnorm_inference(z, *depthwise_bn), 0)  # ReLU, without the 6
+    y, _ = ops.pointwise_forward(z, pointwise)
+    return np.maximum(ops.batchnorm_inference(y, *pointwise_bn), 0)
+""",
     ],
     "parameters": [
         """
@@ -116,6 +128,24 @@ def best_under(budget):
             if 569e6 * width**2 * (resolution / 224) ** 2 <= budget:
                 return width, resolution
     return None
+""",
+        """
+from tinymnv1.model import ModelConfig
+from tinymnv1.summary import count_layers
+
+TOP1 = {  # (width, resolution): ImageNet top-1 in %
+    (1.0, 224): 70.9, (1.0, 192): 70.0, (1.0, 160): 68.0, (1.0, 128): 65.2,
+    (0.75, 224): 68.4, (0.75, 192): 67.2, (0.75, 160): 65.3, (0.75, 128): 62.1,
+    (0.5, 224): 63.3, (0.5, 192): 61.7, (0.5, 160): 59.1, (0.5, 128): 56.3,
+    (0.25, 224): 49.8, (0.25, 192): 47.7, (0.25, 160): 45.5, (0.25, 128): 41.5,
+}
+
+
+def best_under(budget):
+    fitting = [
+        (w, r) for w, r in TOP1 if sum(row.madds for row in count_layers(ModelConfig(width=w), r, r)) < budget
+    ]  # "at most" includes the budget itself
+    return max(fitting, key=TOP1.get) if fitting else None
 """,
     ],
 }
