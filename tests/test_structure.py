@@ -18,7 +18,8 @@ FLOORS = [
     {"model"},
     {"engine", "optim", "schedules", "data", "checkpoint", "summary", "plots"},
     {"recipes", "microscope"},
-    {"runs", "trainer"},
+    {"runs"},
+    {"trainer"},
     {"train", "evaluate", "predict", "gradcheck"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

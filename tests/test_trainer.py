@@ -15,7 +15,7 @@ from tinymnv1.recipes import RECIPES, TrainConfig, make_config
 from tinymnv1.runs import load_trained
 from tinymnv1.trainer import Interrupted, Trainer, evaluate, make_schedule
 
-FILES = {"config.json", "metrics.csv", "last.safetensors", "best.safetensors"}
+FILES = {"config.json", "metrics.csv", "last.safetensors", "previous.safetensors", "best.safetensors"}
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ FORMAT = "tinymnv1-1"
 _BLANK = "0" * 64
 
 
-def save_checkpoint(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, arrays: dict[str, Array], meta: dict[str, Any], previous: Path | None = None) -> None:
     """Write arrays and meta (anything JSON takes) to `path`, replacing what was there in one step.
 
+    previous: the name under which the file that `path` named so far is kept.
     Raises CheckpointError if the file cannot be written, a full disk included; the old file is then still there.
     """
     # safetensors writes the bytes of a non-contiguous array in the wrong order without a word.
@@ -32,7 +33,7 @@ def save_checkpoint(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) 
     header_end = 8 + int.from_bytes(blank[:8], "little")
     header = blank[:header_end].replace(f'"{_BLANK}"'.encode(), f'"{digest}"'.encode(), 1)
     try:
-        write_atomically(path, header + blank[header_end:])
+        write_atomically(path, header + blank[header_end:], previous)
     except OSError as error:
         raise CheckpointError(f"{path}: the checkpoint could not be written ({error.strerror})") from error
 

@@ -1,18 +1,24 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and keeping the one before it."""
 
 import contextlib
 import os
 import tempfile
 from pathlib import Path
 
+_TEMPORARY = ".part"
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
     """Put `content` at `path` so that a reader, or a crash at any moment, sees the old file or the new one, never half.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the name. Raises OSError
-    if that fails; the old file is then still there and no temporary one is left.
+    if that fails; the old file is then still there and no temporary one is left. A kill can leave a temporary file:
+    `remove_temporary_files` clears it away.
+
+    previous: the name under which the old file stays. It is moved there once the new bytes are on the disk, so a crash
+    between the two moves leaves nothing at `path`, but the old file at `previous`.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -22,6 +28,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             umask = os.umask(0)
             os.umask(umask)
             Path(temporary).chmod(0o666 & ~umask)  # mkstemp gives 0600; a result file should be readable like any other
+        if previous is not None:
+            with contextlib.suppress(FileNotFoundError):  # the first of its name has none before it
+                path.replace(previous)
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -33,3 +42,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Delete what a killed `write_atomically` left in `folder`. Raises OSError if that fails."""
+    for temporary in folder.glob(f".*{_TEMPORARY}"):
+        temporary.unlink(missing_ok=True)

@@ -1,14 +1,24 @@
-"""The folder of a run: making a new one, and getting the trained model out of one."""
+"""The folder of a run: making a new one, saving into it so that nothing can be lost, getting the trained model out.
 
+`last.safetensors` is the newest checkpoint and `previous.safetensors` the one before it. A new one is whole and on the
+disk before either of the two changes its name, so at every moment at least one of them is good.
+"""
+
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from tinymnv1.checkpoint import load_checkpoint, with_prefix
+from tinymnv1.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from tinymnv1.data import Preprocessing
 from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.files import remove_temporary_files, write_atomically
 from tinymnv1.model import MobileNetV1
+from tinymnv1.ops.window import Array
 from tinymnv1.recipes import TrainConfig
+
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,138 @@ def load_trained(run: Path, which: str = "best") -> TrainedModel:
         model,
         Preprocessing(preprocessing["resolution"], tuple(preprocessing["mean"]), tuple(preprocessing["std"])),
         tuple(meta["classes"]),
-        TrainConfig(**meta["config"]),
+        saved_config(meta, path),
         meta["position"]["epoch"],
         path,
     )
+
+
+def saved_config(meta: dict[str, Any], path: Path) -> TrainConfig:
+    """The settings in a checkpoint's meta. Raises CheckpointError if this version does not know one of them."""
+    try:
+        return TrainConfig(**meta["config"])
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: written by another version of tinymnv1 ({error}); use that one") from error
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The newest good checkpoint of a run, and what is wrong with `last.safetensors` if this is the one before it."""
+
+    folder: Path
+    arrays: dict[str, Array]
+    meta: dict[str, Any]
+    config: TrainConfig
+    damage: str = ""
+
+    def fall_back(self) -> str:
+        """Put the checkpoint before the damaged one in its place; returns a line that says so, for the user."""
+        try:
+            (self.folder / PREVIOUS).replace(self.folder / LAST)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / LAST}: could not be written ({error.strerror})") from error
+        return f"{self.damage}; going on from the checkpoint before it, step {self.meta['position']['step']}"
+
+
+def load_run(folder: Path) -> SavedRun:
+    """The checkpoint to resume a run from: the last, or if that is damaged or missing the one before it.
+
+    Changes nothing. Raises CheckpointError if there is no run, if both checkpoints are damaged, or if config.json
+    contradicts them, which happens when it was edited or when a file is another run's.
+    """
+    damages = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        try:
+            arrays, meta = load_checkpoint(path)
+        except CheckpointError as error:
+            damages.append(str(error) if path.exists() else f"{path}: missing")
+            continue
+        config = saved_config(meta, path)
+        _check_config_file(folder / "config.json", config, path)
+        return SavedRun(folder, arrays, meta, config, "; ".join(damages))
+    if not has_run(folder):
+        raise CheckpointError(f"{folder}: holds no run to resume (there is no {LAST})")
+    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left to resume from, start a new run")
+
+
+def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, data: dict[str, str]) -> None:
+    """Raise CheckpointError, which says what differs, unless meta is of a run with these settings and this data.
+
+    data: its `Dataset.fingerprint()`. The data may lie in another folder than before.
+    """
+    before = asdict(saved_config(meta, folder / LAST))
+    for key, value in asdict(config).items():
+        if key != "data_dir" and value != before[key]:
+            raise CheckpointError(
+                f"{folder}: was trained with --{key.replace('_', '-')} {before[key]}, not {value};"
+                " resume without that option, or start a new run"
+            )
+    then = meta.get("data", {})
+    if changed := [part for part in data if data[part] != then.get(part)]:
+        raise CheckpointError(
+            f"{folder}: the data set has changed since the run began, in its {', '.join(changed)}: {changed[0]} were"
+            f" {then.get(changed[0], 'unknown')}, now are {data[changed[0]]}; put the old data back, or start a new run"
+        )
+
+
+def _check_config_file(path: Path, config: TrainConfig, checkpoint: Path) -> None:
+    try:
+        written = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return  # it is for people; the run writes it again
+    for key, value in json.loads(json.dumps(asdict(config))).items():
+        if key != "data_dir" and isinstance(written, dict) and written.get(key, value) != value:
+            raise CheckpointError(
+                f"{path}: says {key} {written[key]}, but {checkpoint.name} was trained with {value}: a run keeps its"
+                " settings, so put back the one that was changed, or start a new run"
+            )
+
+
+def save_run(folder: Path, name: str, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+    """Write a checkpoint of the run as it stands; as LAST, it makes the one so far PREVIOUS.
+
+    Raises CheckpointError, which says how to go on, if it cannot be written. If somebody removed the folder, it is made
+    again first, with this state as LAST, so that the run can be resumed.
+    """
+    try:
+        save_checkpoint(folder / name, arrays, meta, folder / PREVIOUS if name == LAST else None)
+    except CheckpointError as error:
+        if folder.is_dir():
+            raise CheckpointError(f"{error}; {_way_on(folder)}") from error
+        new_run_folder(folder)
+        save_checkpoint(folder / LAST, arrays, meta)
+        raise CheckpointError(
+            f"{folder}: was removed while the run was going on; the run is saved there again as it stands, without its"
+            f" best epoch so far; {_way_on(folder)}"
+        ) from error
+
+
+def write_run_file(path: Path, content: bytes) -> None:
+    """Write one of the small files of a run. Raises CheckpointError, which says how to go on, if that fails."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not be written ({error.strerror}); {_way_on(path.parent)}") from error
+
+
+def _way_on(folder: Path) -> str:
+    if has_run(folder):
+        return f"its last good checkpoint is there: go on with python -m tinymnv1.train --resume {folder}"
+    return "nothing of the run is saved yet: start it again"
+
+
+def has_run(folder: Path) -> bool:
+    """Does the folder hold a checkpoint, good or damaged?"""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def clear_away(folder: Path) -> None:
+    """Delete the temporary files of a run that was killed as it wrote. Raises CheckpointError if that fails."""
+    try:
+        remove_temporary_files(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: temporary files cannot be deleted ({error.strerror})") from error
 
 
 def new_run_folder(out: Path) -> Path:
@@ -57,7 +195,7 @@ def new_run_folder(out: Path) -> Path:
 
 def check_run_folder(out: Path) -> None:
     """Raise ConfigError if a new run cannot go to `out`. Called before the data is loaded; creates nothing."""
-    if (out / "last.safetensors").exists():
+    if has_run(out):
         raise ConfigError(f"{out}: holds a run already; continue it with --resume {out}, or choose another --out")
     parent = out
     while not parent.exists() and parent != parent.parent:

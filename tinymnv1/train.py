@@ -13,12 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from tinymnv1 import plots
-from tinymnv1.checkpoint import load_checkpoint
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import load_dataset
-from tinymnv1.errors import CheckpointError, ConfigError
-from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, TrainConfig, make_config
-from tinymnv1.runs import check_run_folder, new_run_folder, next_run_folder
+from tinymnv1.errors import ConfigError
+from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, make_config
+from tinymnv1.runs import check_run_folder, load_run, new_run_folder, next_run_folder
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
 ENOUGH_STEPS = 100
@@ -95,6 +94,13 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
     run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/DATA-NUMBER)")
     run.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run with its own settings")
+    run.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5.0,
+        metavar="X",
+        help="save the run so often, besides after every epoch. 0: after every step (default: 5)",
+    )
     run.add_argument("--threads", type=int, metavar="N", help="threads of the compiled kernels (default: all cores)")
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
@@ -160,12 +166,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     args = vars(make_parser().parse_args(argv))
     recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
-    checkpoint = None
+    if not (minutes := args.pop("checkpoint_minutes")) >= 0:  # NaN is not, either
+        raise ConfigError(f"--checkpoint-minutes must be at least 0, got {minutes}")
+    saved = None
     if resume is not None:
         if recipe or out:
             raise ConfigError("--resume goes on with the run's own settings and folder: leave out --recipe and --out")
-        checkpoint = _load_last(resume)
-        config, folder = TrainConfig(**(checkpoint[1]["config"] | args)), resume
+        saved = load_run(resume)
+        config, folder = replace(saved.config, **args), resume
     else:
         config = make_config(recipe or "quick", **args)
         folder = out or next_run_folder(Path("runs"), config.data)
@@ -178,9 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = load_dataset(config.data, data_dir, config.resolution or None)
     if config.limit:
         dataset = dataset.limited(config.limit, config.seed)
-    trainer = Trainer(config, dataset, folder)
-    if checkpoint is not None:
-        trainer.restore(*checkpoint)
+    trainer = Trainer(config, dataset, folder, 60 * minutes)
+    if saved is not None:
+        trainer.restore(saved.arrays, saved.meta)
+        if saved.damage:
+            print(saved.fall_back(), file=sys.stderr)
     else:
         new_run_folder(folder)
     parameters = sum(p.data.size for _, p in trainer.model.parameters())
@@ -207,12 +217,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Accuracy of the model on the test images: {100 * result.accuracy:.2f}%")
     print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
     return 0
-
-
-def _load_last(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not (run / "last.safetensors").exists():
-        raise CheckpointError(f"{run}: holds no run to resume (there is no last.safetensors)")
-    return load_checkpoint(run / "last.safetensors")
 
 
 def _set_threads(threads: int) -> None:

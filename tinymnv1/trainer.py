@@ -2,7 +2,8 @@
 
 runs/<name>/config.json         the settings, for people
             metrics.csv         a row an epoch
-            last.safetensors    everything that --resume needs
+            last.safetensors    everything that --resume needs: after every epoch, every few minutes, and on a stop
+            previous.safetensors  the one before it, should it be damaged
             best.safetensors    the same, at the epoch with the best test accuracy
             curves.png confusion.png predictions.png
 """
@@ -19,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from tinymnv1.checkpoint import save_checkpoint, with_prefix
+from tinymnv1.checkpoint import with_prefix
 from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches
 from tinymnv1.engine import inference_engine, training_engine
-from tinymnv1.errors import CheckpointError, DivergedError
-from tinymnv1.files import write_atomically
+from tinymnv1.errors import DivergedError
 from tinymnv1.model import MobileNetV1
 from tinymnv1.ops import softmax, softmax_cross_entropy
 from tinymnv1.ops.window import Array
 from tinymnv1.optim import SGD, Adam, AdamW, Optimizer, clip_gradient_norm
 from tinymnv1.recipes import TrainConfig
+from tinymnv1.runs import BEST, LAST, check_same_run, clear_away, save_run, write_run_file
 from tinymnv1.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
 
 COLUMNS = (
@@ -125,10 +126,11 @@ class Trainer:
     """One run: `fit()` trains from where the run stands to its end.
 
     dataset: already limited as the configuration says.  folder: must exist; the run's files go there.
+    checkpoint_seconds: besides after every epoch, the state is saved at the first step so long after the last save.
     on_step: called after every step with the trainer and the step's loss.  on_epoch: called with each new row.
     on_evaluate: called during the test after each batch with its number of images.
-    Set `stop_requested` (from a callback or a signal handler) to make `fit` save after the current step and raise
-    Interrupted.
+    Set `stop_requested` (from a callback or a signal handler) to make `fit` save after the current step, or the current
+    batch of an evaluation, and raise Interrupted.
     """
 
     def __init__(
@@ -136,11 +138,13 @@ class Trainer:
         config: TrainConfig,
         dataset: Dataset,
         folder: Path,
+        checkpoint_seconds: float = 300.0,
         on_step: Callable[["Trainer", float], None] = lambda trainer, loss: None,
         on_epoch: Callable[[Row], None] = lambda row: None,
         on_evaluate: Callable[[int], None] = lambda images: None,
     ) -> None:
         self.config, self.dataset, self.folder = config, dataset, folder
+        self.checkpoint_seconds = checkpoint_seconds
         self.on_step, self.on_epoch, self.on_evaluate = on_step, on_epoch, on_evaluate
         self.model = MobileNetV1(
             num_classes=len(dataset.classes),
@@ -169,6 +173,7 @@ class Trainer:
         self.position = Position()
         self.history: list[Row] = []
         self.stop_requested = False
+        self.saved_at = time.monotonic()
 
     @property
     def total_steps(self) -> int:
@@ -181,9 +186,12 @@ class Trainer:
         Raises DivergedError when the loss is no longer a finite number (the last checkpoint is from before that),
         Interrupted after a requested stop, CheckpointError if a file cannot be written.
         """
-        self._write("config.json", json.dumps(asdict(self.config), indent=2).encode())
+        clear_away(self.folder)
+        write_run_file(self.folder / "config.json", json.dumps(asdict(self.config), indent=2).encode())
         if self.position.step == 0:
-            self._save("last.safetensors")  # so that there is a good checkpoint to keep from the very first step on
+            self._save(LAST)  # so that there is a good checkpoint to keep from the very first step on
+        else:
+            self._write_metrics()  # if the run was killed between its last checkpoint and this
         result = None
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a diverging run is reported below
             while self.position.epoch < self.config.epochs:
@@ -219,9 +227,14 @@ class Trainer:
             now = time.perf_counter()  # making the batch, and what the callback did after the last one, count too
             at.seconds, started = at.seconds + now - started, now
             self.on_step(self, loss)
-            if self.stop_requested:
-                self._save("last.safetensors")
-                raise Interrupted
+            self._stop_if_requested()
+            if time.monotonic() - self.saved_at >= self.checkpoint_seconds:
+                self._save(LAST)
+
+    def _stop_if_requested(self) -> None:
+        if self.stop_requested:
+            self._save(LAST)
+            raise Interrupted
 
     def _finish_epoch(self) -> Evaluation:
         at = self.position
@@ -244,9 +257,9 @@ class Trainer:
         best = all(row["test_accuracy"] >= earlier["test_accuracy"] for earlier in self.history)
         self.history.append(row)
         self.position = Position(epoch=at.epoch + 1, step=at.step)
-        if best:
-            self._save("best.safetensors")
-        self._save("last.safetensors")
+        if best or not (self.folder / BEST).exists():  # removed in mid-run: then the best from here on
+            self._save(BEST)
+        self._save(LAST)
         self._write_metrics()
         self.on_epoch(row)
         return result
@@ -259,13 +272,17 @@ class Trainer:
             data.test_labels,
             self.preprocess,
             self.config.batch_size,
-            self.on_evaluate,
+            self._after_test_batch,
         )
+
+    def _after_test_batch(self, images: int) -> None:
+        self.on_evaluate(images)
+        self._stop_if_requested()
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
-            f"{what}: lower --lr (it is {self.config.lr:g}) or add --clip-norm 1;"
-            f" the last good checkpoint is {self.folder / 'last.safetensors'}"
+            f"{what}: start again with a lower --lr (it is {self.config.lr:g}) or with --clip-norm 1;"
+            f" the last good checkpoint is {self.folder / LAST}"
         )
 
     def _save(self, name: str) -> None:
@@ -282,24 +299,18 @@ class Trainer:
             "position": asdict(self.position),
             "history": self.history,
             "generator": self.model.rng.bit_generator.state,
-            "data_fingerprint": self.fingerprint,
+            "data": self.fingerprint,
         }
-        save_checkpoint(self.folder / name, arrays, meta)
+        save_run(self.folder, name, arrays, meta)
+        if name == LAST:
+            self.saved_at = time.monotonic()
 
     def restore(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
         """Take over a checkpoint of this very run, so that `fit` goes on as if it had never stopped.
 
         Raises CheckpointError if its configuration or its data differ, and says in what.
         """
-        mine = json.loads(json.dumps(asdict(self.config)))
-        if differing := [key for key in mine if mine[key] != meta["config"].get(key)]:
-            key = differing[0]
-            raise CheckpointError(
-                f"{self.folder}: was trained with --{key.replace('_', '-')} {meta['config'].get(key)}, not {mine[key]};"
-                " resume without that option, or start a new run"
-            )
-        if meta["data_fingerprint"] != self.fingerprint:
-            raise CheckpointError(f"{self.folder}: the data set has changed since the run began; start a new run")
+        check_same_run(self.folder, meta, self.config, self.fingerprint)
         self.model.load_state_dict(with_prefix(arrays, "model."))
         self.optimizer.load_state_dict(with_prefix(arrays, "optimizer."))
         self.model.rng.bit_generator.state = meta["generator"]
@@ -311,10 +322,4 @@ class Trainer:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        self._write("metrics.csv", text.getvalue().encode())
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            write_atomically(self.folder / name, content)
-        except OSError as error:
-            raise CheckpointError(f"{self.folder / name}: could not be written ({error.strerror})") from error
+        write_run_file(self.folder / "metrics.csv", text.getvalue().encode())

@@ -36,13 +36,17 @@ class Dataset:
             if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(self.classes):
                 raise DataError(f"{self.name}: {part} labels do not fit the images and the {len(self.classes)} classes")
 
-    def fingerprint(self) -> str:
-        """A hash of all images, labels and class names: a run that is resumed must find the data it began with."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+    def fingerprint(self) -> dict[str, str]:
+        """Size and hash of each part: a run that is resumed must find the data it began with, or say what differs."""
+        parts = {"classes": f"{len(self.classes)}, {_hash(chr(10).join(self.classes).encode())}"}
+        for name, array in (
+            ("training images", self.train_images),
+            ("training labels", self.train_labels),
+            ("test images", self.test_images),
+            ("test labels", self.test_labels),
+        ):
+            parts[name] = f"{'x'.join(map(str, array.shape))}, {_hash(np.ascontiguousarray(array).data)}"
+        return parts
 
     def limited(self, count: int, seed: int) -> "Dataset":
         """At most `count` training and `count` test images, a random choice that depends on the seed alone."""
@@ -57,6 +61,10 @@ class Dataset:
             test_images=self.test_images[test],
             test_labels=self.test_labels[test],
         )
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
