@@ -4,11 +4,13 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from tinymnv1 import microscope
 from tinymnv1.errors import ConfigError
 from tinymnv1.microscope import BACKWARD, FORWARD_DEPTHWISE, FORWARD_POINTWISE, draw, slider, steps, strip
 from tinymnv1.ops import depthwise_backward, depthwise_forward, pointwise_forward
+from tinymnv1.plots import notebook_style
 
 
 @pytest.fixture(params=[1, 2], ids=["stride 1", "stride 2"])
@@ -69,6 +71,14 @@ def test_pictures_have_a_panel_for_each_array(scene):
     frames, kinds, *_ = scene
     assert len(draw(frames[0]).get_axes()) == 4
     assert len(strip([frames[0], kinds[FORWARD_POINTWISE][0], frames[-1]]).get_axes()) == 4 + 5 + 4
+
+
+def test_the_panels_places_are_fixed_also_in_the_notebooks_style(scene):
+    with rc_context():
+        notebook_style()
+        figure = draw(scene[1][FORWARD_POINTWISE][0])
+    assert figure.get_layout_engine() is None
+    assert max(axes.get_position().y1 for axes in figure.get_axes()) < 0.85  # titles stay clear of the caption
 
 
 def test_whole_numbers_are_written_out_and_others_rounded():

@@ -159,10 +159,10 @@ def _number(value: float) -> str:
 
 def strip(frames: Sequence[Frame]) -> Figure:
     """The steps as rows of one picture. A solid blue frame is read, a dashed black one is written."""
-    figure = Figure(figsize=(11, 2.8 * len(frames)))
+    figure = Figure(figsize=(11, 2.8 * len(frames)), layout="none")  # laying out takes as long as drawing, and the
+    place = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.8, "wspace": 0.12}  # slider draws at every step
     rows = np.asarray(figure.subfigures(len(frames), 1, squeeze=False)).ravel()
-    place = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.8, "wspace": 0.12}  # fixed: laying out takes as long
-    for part, frame in zip(rows, frames, strict=True):  # as drawing, and the slider draws at every step
+    for part, frame in zip(rows, frames, strict=True):
         part.suptitle(frame.caption, fontsize=10, y=0.98)
         widths = [max(panel.values.shape[1], 2) / max(panel.values.shape[0], 2) for panel in frame.panels]
         grid = part.subplots(1, len(frame.panels), width_ratios=widths, gridspec_kw=place)
