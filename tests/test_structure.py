@@ -16,7 +16,7 @@ FLOORS = [
     {"kernels", "cli", "parameters"},
     {"layers"},
     {"model"},
-    {"engine", "optim", "schedules", "data", "checkpoint", "summary", "plots"},
+    {"engine", "optim", "averaging", "schedules", "data", "checkpoint", "summary", "plots"},
     {"recipes", "microscope"},
     {"runs"},
     {"trainer"},

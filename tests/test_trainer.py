@@ -202,7 +202,7 @@ def test_the_seed_recipe_is_the_articles():
     assert (config.batch_size, config.optimizer, config.lr, config.epochs) == (64, "adam", 1e-3, 5)
     assert (config.schedule, config.weight_decay, config.width) == ("constant", 0.0, 1.0)
     assert config.effective_stem_stride() == 2
-    assert set(RECIPES) == {"quick", "seed"}
+    assert set(RECIPES) == {"quick", "seed", "cifar10-fast", "cifar10-record"}
 
 
 def test_the_stems_stride_follows_the_resolution():

@@ -1,7 +1,8 @@
 """Test a trained model again: `python -m tinymnv1.evaluate RUN`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,8 +12,9 @@ from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import DATASETS, load_dataset
 from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
+from tinymnv1.ops.window import Array
 from tinymnv1.runs import load_trained
-from tinymnv1.trainer import evaluate
+from tinymnv1.trainer import Evaluation, evaluate, flip_averaged
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m tinymnv1.evaluate",
         description=(
             "Run a trained model over the test images of the data set that it was trained on, or of another one with"
-            " the same classes. Prints loss, accuracy and the accuracy of each class, and draws the confusion matrix."
+            " the same classes; or, if it was trained with --validation, over the images held out for that. Prints"
+            " loss, accuracy and the accuracy of each class, and draws the confusion matrix."
         ),
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
@@ -33,6 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
     parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        default=None,
+        help="which images (default: those that the run was evaluated on)",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="also say what the mean of the logits of each image and of its mirror image gives",
+    )
     parser.add_argument("--batch-size", type=int, default=128, help="images at a time (default: 128)")
     parser.add_argument("--picture", type=Path, default=None, help="file for the matrix (default: RUN/evaluation.png)")
     args = parser.parse_args(argv)
@@ -43,32 +57,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     plots.check_picture(picture)
     config = trained.config
     data = args.data or config.data
+    if args.split == "validation" and not (config.validation and data == config.data):
+        raise ConfigError(f"{args.run}: held out no images of {data} for validation; leave out --split validation")
     own_place = Path(config.data_dir) if config.data_dir and data == config.data else None
     dataset = load_dataset(data, args.data_dir or own_place, trained.preprocess.resolution)
     if dataset.classes != trained.classes:
         raise ConfigError(
             f"the model knows the classes {', '.join(trained.classes)}; this data has {', '.join(dataset.classes)}"
         )
-    if config.limit and data == config.data:
-        dataset = dataset.limited(config.limit, config.seed)
-    with tqdm(total=len(dataset.test_labels), unit="image", disable=None, leave=False) as bar:
-        result = evaluate(
-            inference_engine(trained.model),
-            dataset.test_images,
-            dataset.test_labels,
-            trained.preprocess,
-            args.batch_size,
-            bar.update,
-        )
+    if data == config.data:
+        dataset = (replace(config, validation=0) if args.split == "test" else config).part_of(dataset)
+    engine, count = inference_engine(trained.model), len(dataset.test_labels)
+
+    def run(engine: Callable[[Array], Array]) -> Evaluation:
+        images, labels = dataset.test_images, dataset.test_labels
+        with tqdm(total=count, unit="image", disable=None, leave=False) as bar:
+            return evaluate(engine, images, labels, trained.preprocess, args.batch_size, bar.update)
+
+    result = run(engine)
     predicted = result.probabilities.argmax(axis=1)
     matrix = plots.confusion_matrix(dataset.test_labels, predicted, len(dataset.classes))
-    print(f"{trained.path}, epoch {trained.epoch}, {len(dataset.test_labels):,} test images of {dataset.name}")
+    print(f"{trained.path}, epoch {trained.epoch}, {count:,} {dataset.held_out} images of {dataset.name}")
     print(f"loss {result.loss:.4f}, accuracy {100 * result.accuracy:.2f} %")
+    if args.flip:
+        flipped = run(flip_averaged(engine))
+        print(f"with flip averaging: loss {flipped.loss:.4f}, accuracy {100 * flipped.accuracy:.2f} %")
     width = max(map(len, dataset.classes))
     for k, name in enumerate(dataset.classes):
-        if count := matrix[k].sum():
-            print(f"  {name:<{width}}  {100 * matrix[k, k] / count:6.2f} %  of {count:,}")
-    title = f"{trained.path.parent.name}: test accuracy {100 * result.accuracy:.2f} %"
+        if of_class := matrix[k].sum():
+            print(f"  {name:<{width}}  {100 * matrix[k, k] / of_class:6.2f} %  of {of_class:,}")
+    title = f"{trained.path.parent.name}: {dataset.held_out} accuracy {100 * result.accuracy:.2f} %"
     plots.save_figure(plots.confusion(matrix, dataset.classes, title), picture)
     print(f"confusion matrix: {picture}")
     return 0

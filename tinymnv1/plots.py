@@ -61,8 +61,11 @@ def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
     return max(history, key=lambda row: (row["test_accuracy"], row["epoch"]))
 
 
-def curves(history: Sequence[dict[str, float]], title: str) -> Figure:
-    """Loss, accuracy and learning rate against the epoch. history: the rows of metrics.csv."""
+def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "test") -> Figure:
+    """Loss, accuracy and learning rate against the epoch. history: the rows of metrics.csv.
+
+    held_out: what the images are that the run was evaluated on, "test" or "validation".
+    """
     figure = Figure(figsize=(11, 4), layout="constrained")
     figure.suptitle(title)
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -70,14 +73,15 @@ def curves(history: Sequence[dict[str, float]], title: str) -> Figure:
     for axes, key, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
         train, test = ([scale * row[f"{part}_{key}"] for row in history] for part in ("train", "test"))
         axes.plot(epochs, train, "o--", color=BLUE, label="training (during the epoch)", markersize=4)
-        axes.plot(epochs, test, "s-", color=VERMILLION, label="test", markersize=4)
+        axes.plot(epochs, test, "s-", color=VERMILLION, label=held_out, markersize=4)
     loss.set_ylabel("cross-entropy (nats)")
     loss.set_ylim(0, 1.08 * max(max(row["train_loss"], row["test_loss"]) for row in history))
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     accuracy.set_ylabel("accuracy (%)")
     accuracy.set_ylim(0, 102)
     best = best_row(history)
-    accuracy.set_title(f"best on test: {100 * best['test_accuracy']:.2f} % (epoch {best['epoch']:g})", fontsize=10)
+    told = f"best on {held_out}: {100 * best['test_accuracy']:.2f} % (epoch {best['epoch']:g})"
+    accuracy.set_title(told, fontsize=10)
     rate.plot(epochs, [row["lr"] for row in history], "^-", color=GREEN, markersize=4)
     rate.set_ylabel("learning rate at the epoch's end")
     rate.set_ylim(0, 1.08 * max(row["lr"] for row in history) or 1)
@@ -128,10 +132,17 @@ def _tile(axes: object, image: Array, title: str, correct: bool | None) -> None:
     axes.set_axis_off()  # type: ignore[attr-defined]
 
 
-def predictions(images: Array, labels: Array, probabilities: Array, classes: Sequence[str], title: str) -> Figure:
+def predictions(
+    images: Array,
+    labels: Array,
+    probabilities: Array,
+    classes: Sequence[str],
+    title: str,
+    held_out: str = "test",
+) -> Figure:
     """Test images with what the model says: two rows picked at random, two rows of its most confident mistakes.
 
-    images: (N, H, W, 3) uint8.  labels: (N,).  probabilities: (N, classes).
+    images: (N, H, W, 3) uint8.  labels: (N,).  probabilities: (N, classes).  held_out: "test" or "validation".
     """
     columns = 8
     predicted = probabilities.argmax(axis=1)
@@ -142,7 +153,8 @@ def predictions(images: Array, labels: Array, probabilities: Array, classes: Seq
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     figure.suptitle(title)
     parts = np.asarray(figure.subfigures(2, 1))
-    names = ("Picked at random", f"Mistakes: {len(wrong):,} of {len(labels):,} test images, the most confident first")
+    count = f"{len(wrong):,} of {len(labels):,} {held_out} images"
+    names = ("Picked at random", f"Mistakes: {count}, the most confident first")
     for part, name, chosen in zip(parts, names, (sample, mistakes), strict=True):
         part.suptitle(name, fontsize=10)
         grid = part.subplots(2, columns).ravel()

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tinymnv1.data import AUGMENTATIONS, DATASETS, FOLDER_RESOLUTION
+from tinymnv1.data import AUGMENTATIONS, DATASETS, FOLDER_RESOLUTION, Dataset
 from tinymnv1.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -28,20 +28,29 @@ class TrainConfig:
 
     data, data_dir: see `tinymnv1.data.load_dataset`.  resolution: pixels; 0 means the data's own (64 for a folder).
     limit: use at most so many training and so many test images; 0 means all.
+    validation: so many training images are held out, and the run is evaluated on them instead of on the test images
+    (`Dataset.with_validation`); 0 means none.
     normalise: subtract the training pixels' mean and divide by their standard deviation.
+    augment, cutout, alternate_flip: see `tinymnv1.data.TrainingBatches`.
     width, stem_stride, padding, activation, dropout, backend: of the model; stem_stride 0 means 1 up to 64 pixels and 2
     above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
     optimizer, lr, momentum, nesterov, weight_decay: momentum and nesterov are SGD's.
     schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
-    clip_norm: limit of the gradient's norm; 0 means none.
+    label_smoothing: see `tinymnv1.ops.softmax_cross_entropy`.  clip_norm: limit of the gradient's norm; 0 means none.
+    ema_decay: of the average of the weights (`tinymnv1.averaging.WeightAverage`), which is evaluated and saved in their
+    place; 0 means that there is none.
+    evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
     """
 
     data: str = "shapes"
     data_dir: str = ""
     resolution: int = 0
     limit: int = 0
+    validation: int = 0
     normalise: bool = True
     augment: str = "flip"
+    cutout: int = 0
+    alternate_flip: bool = False
     width: float = 0.25
     stem_stride: int = 0
     padding: str = "symmetric"
@@ -60,13 +69,24 @@ class TrainConfig:
     warmup: float = 0.0
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    evaluate_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ConfigError(f"--{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("resolution", 0), ("limit", 0), ("stem_stride", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("evaluate_every", 1),
+            ("resolution", 0),
+            ("limit", 0),
+            ("validation", 0),
+            ("cutout", 0),
+            ("stem_stride", 0),
+        ):
             if (value := getattr(self, name)) < low:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
         for name, low, high in (
@@ -77,6 +97,7 @@ class TrainConfig:
             ("label_smoothing", 0, 1),
             ("momentum", 0, 1),
             ("dropout", 0, 1),
+            ("ema_decay", 0, 1),
         ):
             if not low <= (value := getattr(self, name)) < high:
                 limit = "at least 0" if high == math.inf else f"from {low} up to, but not including, {high}"
@@ -85,6 +106,8 @@ class TrainConfig:
             raise ConfigError(f"--seed must be at least 0, got {self.seed}")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ConfigError("--nesterov needs a --momentum above 0; add --no-nesterov")
+        if self.alternate_flip and not self.augment.endswith("flip"):
+            raise ConfigError(f"--alternate-flip needs an --augment that flips, not {self.augment}")
 
     def effective_resolution(self) -> int:
         """Pixels of a training image."""
@@ -94,12 +117,27 @@ class TrainConfig:
         """The stem's stride: as asked for, or 1 up to 64 pixels (the CIFAR form) and 2 above."""
         return self.stem_stride or (1 if self.effective_resolution() <= 64 else 2)
 
+    def part_of(self, dataset: Dataset) -> Dataset:
+        """What a run uses of a data set: validation images held out, and both parts limited."""
+        if self.validation:
+            dataset = dataset.with_validation(self.validation)
+        return dataset.limited(self.limit, self.seed) if self.limit else dataset
+
+
+CIFAR10: dict[str, Any] = {
+    "data": "cifar10",
+    "augment": "reflect-crop-flip",
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "label_smoothing": 0.1,
+}
+"""What the two recipes for CIFAR-10 have in common."""
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "quick": ("the default: `shapes`, width 0.25, AdamW, 4 epochs; about a minute on two cores", {}),
     "seed": (
-        "CIFAR-10 resized to 224 pixels and scaled to [0, 1], width 1.0, batch 64, Adam at 1e-3, 5 epochs: the way"
-        " introductory articles train it. Takes hours on a CPU: try it with --limit 256",
+        "CIFAR-10 the way introductory articles train it: resized to 224 pixels, scaled to [0, 1], Adam. Takes hours on"
+        " a CPU: try it with --limit 256",
         {
             "data": "cifar10",
             "resolution": 224,
@@ -114,6 +152,14 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "schedule": "constant",
         },
     ),
+    "cifar10-fast": (
+        "CIFAR-10, sized for ten minutes on two cores: half the channels, 10 epochs",
+        CIFAR10 | {"width": 0.5, "epochs": 10, "lr": 0.2, "ema_decay": 0.995, "evaluate_every": 2},
+    ),
+    "cifar10-record": (
+        "CIFAR-10, sized for an hour on two cores: width 1.0, 32 epochs, cutout",
+        CIFAR10 | {"width": 1.0, "epochs": 32, "lr": 0.2, "cutout": 8, "ema_decay": 0.999, "evaluate_every": 4},
+    ),
 }
 """Name -> (what it is, the settings that differ from `TrainConfig`'s defaults)."""
 
@@ -125,3 +171,21 @@ def make_config(recipe: str, **overrides: Any) -> TrainConfig:
     if recipe not in RECIPES:
         raise ConfigError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     return TrainConfig(**(RECIPES[recipe][1] | overrides))
+
+
+def recipe_table() -> str:
+    """The settings that recipes differ in, a row each and a column a recipe."""
+    names = [name for name in FIELDS if any(name in settings for _, settings in RECIPES.values())]
+    configs = [make_config(recipe) for recipe in RECIPES]
+    rows = [["", *RECIPES]]
+    for name in names:
+        rows.append([name.replace("_", "-"), *(_shown(getattr(config, name)) for config in configs)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import load_dataset
 from tinymnv1.errors import ConfigError
-from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, make_config
+from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, make_config, recipe_table
 from tinymnv1.runs import check_run_folder, load_run, new_run_folder, next_run_folder
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
@@ -29,8 +29,14 @@ HELP = {
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
     "limit": "use at most so many training and so many test images. 0: all",
+    "validation": "hold so many training images out and evaluate on them instead of on the test images: settings can be"
+    " chosen without these then. 0: none",
     "normalise": "subtract the training pixels' mean and divide by their standard deviation",
-    "augment": "random changes to training images: mirror, or shift by up to an eighth and mirror",
+    "augment": "random changes to training images: mirror, or shift by up to an eighth and mirror; what a shift brings"
+    " in is black, or reflected",
+    "cutout": "side in pixels of a square, at a random place of each training image, that is set to the mean colour. 0:"
+    " none",
+    "alternate_flip": "mirror each training image in every second epoch instead of at random",
     "width": "width multiplier: scales the channels of every layer",
     "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
     "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
@@ -49,10 +55,23 @@ HELP = {
     "warmup": "epochs over which the rate first rises from zero",
     "label_smoothing": "share of the target spread over all classes, in [0, 1)",
     "clip_norm": "limit of the gradient's norm. 0: none",
+    "ema_decay": "evaluate and save an exponential moving average of the weights in their place; the share of it that"
+    " each step keeps, such as 0.999. 0: none",
+    "evaluate_every": "epochs from one evaluation, and row of metrics.csv, to the next; the last epoch always has one",
     "seed": "of the initial weights, the order of the images and the augmentation",
 }
 GROUPS = {
-    "data": ("data", "data_dir", "resolution", "limit", "normalise", "augment"),
+    "data": (
+        "data",
+        "data_dir",
+        "resolution",
+        "limit",
+        "validation",
+        "normalise",
+        "augment",
+        "cutout",
+        "alternate_flip",
+    ),
     "model": ("width", "stem_stride", "padding", "activation", "dropout", "backend"),
     "training": (
         "engine",
@@ -67,6 +86,8 @@ GROUPS = {
         "warmup",
         "label_smoothing",
         "clip_norm",
+        "ema_decay",
+        "evaluate_every",
         "seed",
     ),
 }
@@ -75,7 +96,7 @@ GROUPS = {
 def make_parser() -> argparse.ArgumentParser:
     """The options: one for each field of TrainConfig, and those about the run itself."""
     recipes = "\n".join(
-        textwrap.fill(f"{name:<6} {what}", 100, initial_indent="  ", subsequent_indent=" " * 9)
+        textwrap.fill(f"{name:<14}  {what}", 100, initial_indent="  ", subsequent_indent=" " * 18)
         for name, (what, _) in RECIPES.items()
     )
     parser = CommandParser(
@@ -83,9 +104,11 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a MobileNetV1 on images and leave a folder with checkpoints, metrics and pictures.",
         epilog=f"recipes (any option overrides a recipe's setting):\n{recipes}\n\n"
+        f"{textwrap.indent(recipe_table(), '  ')}\n\n"
         "examples:\n"
         "  python -m tinymnv1.train\n"
         "  python -m tinymnv1.train --data cifar10 --width 0.25 --epochs 3\n"
+        "  python -m tinymnv1.train --recipe cifar10-fast --validation 5000 --lr 0.1\n"
         "  python -m tinymnv1.train --data folder --data-dir pets --out runs/pets\n"
         "  python -m tinymnv1.train --resume runs/pets\n\n"
         "Ctrl-C saves the run after the current step. See also tinymnv1.evaluate, tinymnv1.predict, tinymnv1.summary.",
@@ -156,7 +179,8 @@ class Progress:
         """Print a finished epoch's line."""
         self.bar.write(
             f"Epoch [{row['epoch']}/{self.trainer.config.epochs}], Loss: {row['train_loss']:.4f},"
-            f" training accuracy {100 * row['train_accuracy']:.2f} %, test accuracy {100 * row['test_accuracy']:.2f} %,"
+            f" training accuracy {100 * row['train_accuracy']:.2f} %,"
+            f" {self.trainer.dataset.held_out} accuracy {100 * row['test_accuracy']:.2f} %,"
             f" {row['images_per_second']:,.0f} images/s"
         )
         sys.stdout.flush()
@@ -183,9 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threads is not None:
         _set_threads(threads)
     data_dir = Path(config.data_dir) if config.data_dir else None
-    dataset = load_dataset(config.data, data_dir, config.resolution or None)
-    if config.limit:
-        dataset = dataset.limited(config.limit, config.seed)
+    dataset = config.part_of(load_dataset(config.data, data_dir, config.resolution or None))
     trainer = Trainer(config, dataset, folder, 60 * minutes)
     if saved is not None:
         trainer.restore(saved.arrays, saved.meta)
@@ -196,8 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parameters = sum(p.data.size for _, p in trainer.model.parameters())
     print(
         f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training and"
-        f" {len(dataset.test_labels):,} test images of {dataset.name}, {config.effective_resolution()} pixels;"
-        f" run folder {folder}",
+        f" {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
+        f" {config.effective_resolution()} pixels; run folder {folder}",
         flush=True,
     )
     if trainer.position.epoch == config.epochs:
@@ -214,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     _draw(trainer, result)
     best = plots.best_row(trainer.history)
-    print(f"Accuracy of the model on the test images: {100 * result.accuracy:.2f}%")
+    print(f"Accuracy of the model on the {dataset.held_out} images: {100 * result.accuracy:.2f}%")
     print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
     return 0
 
@@ -248,13 +270,14 @@ def _fit(trainer: Trainer) -> Evaluation:
 def _draw(trainer: Trainer, result: Evaluation) -> None:
     """The three pictures of a finished run."""
     data, folder = trainer.dataset, trainer.folder
-    title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: test accuracy {100 * result.accuracy:.2f} %"
+    accuracy = f"{data.held_out} accuracy {100 * result.accuracy:.2f} %"
+    title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: {accuracy}"
     predicted = result.probabilities.argmax(axis=1)
     matrix = plots.confusion_matrix(data.test_labels, predicted, len(data.classes))
-    plots.save_figure(plots.curves(trainer.history, title), folder / "curves.png")
+    plots.save_figure(plots.curves(trainer.history, title, data.held_out), folder / "curves.png")
     plots.save_figure(plots.confusion(matrix, data.classes, title), folder / "confusion.png")
     plots.save_figure(
-        plots.predictions(data.test_images, data.test_labels, result.probabilities, data.classes, title),
+        plots.predictions(data.test_images, data.test_labels, result.probabilities, data.classes, title, data.held_out),
         folder / "predictions.png",
     )
 

@@ -1,7 +1,7 @@
 """The training loop, and the folder that a run leaves behind. It prints nothing: callers pass callbacks.
 
 runs/<name>/config.json         the settings, for people
-            metrics.csv         a row an epoch
+            metrics.csv         a row an epoch, or one for several with --evaluate-every
             last.safetensors    everything that --resume needs: after every epoch, every few minutes, and on a stop
             previous.safetensors  the one before it, should it be damaged
             best.safetensors    the same, at the epoch with the best test accuracy
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymnv1.averaging import WeightAverage
 from tinymnv1.checkpoint import with_prefix
 from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches
 from tinymnv1.engine import inference_engine, training_engine
@@ -52,12 +53,12 @@ class Interrupted(Exception):
 
 @dataclass
 class Position:
-    """Where a run stands, and the sums of its unfinished epoch."""
+    """Where a run stands, and the sums since the last row of its metrics."""
 
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the next one
     step: int = 0  # optimizer steps in all
-    loss_sum: float = 0.0  # over the images of the unfinished epoch
+    loss_sum: float = 0.0  # over the images since that row
     correct: int = 0
     images: int = 0
     seconds: float = 0.0
@@ -93,6 +94,14 @@ def evaluate(
     loss, _ = softmax_cross_entropy(together, labels)
     accuracy = float((together.argmax(axis=1) == labels).mean())
     return Evaluation(loss, accuracy, softmax(together))
+
+
+def flip_averaged(engine: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """An engine that gives the mean of the logits of each image and of its mirror image, left to right.
+
+    It takes twice the time (Simonyan and Zisserman 2015, arXiv 1409.1556, section 3.2, who average probabilities).
+    """
+    return lambda x: (engine(x) + engine(x[:, :, ::-1])) / 2
 
 
 def make_optimizer(config: TrainConfig, model: MobileNetV1) -> Optimizer:
@@ -167,7 +176,10 @@ class Trainer:
             config.augment,
             config.seed,
             self.model.buffer.ops,
+            config.cutout,
+            config.alternate_flip,
         )
+        self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.schedule = make_schedule(config, len(self.batches))
         self.fingerprint = dataset.fingerprint()
         self.position = Position()
@@ -180,8 +192,13 @@ class Trainer:
         """Optimizer steps of the whole run."""
         return self.config.epochs * len(self.batches)
 
+    @property
+    def trained_model(self) -> MobileNetV1:
+        """What the run is for: the model with the average of the weights, or else the model that is trained."""
+        return self.average.model if self.average else self.model
+
     def fit(self) -> Evaluation:
-        """Train to the end; returns the last evaluation on the test set.
+        """Train to the end; returns the last evaluation on the data set's test images.
 
         Raises DivergedError when the loss is no longer a finite number (the last checkpoint is from before that),
         Interrupted after a requested stop, CheckpointError if a file cannot be written.
@@ -220,6 +237,8 @@ class Trainer:
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss} at step {at.step + 1} (epoch {at.epoch + 1})")
             at.step += 1
+            if self.average:
+                self.average.update(at.step)
             at.batch += 1
             at.images += len(labels)
             at.loss_sum += loss * len(labels)
@@ -236,12 +255,17 @@ class Trainer:
             self._save(LAST)
             raise Interrupted
 
-    def _finish_epoch(self) -> Evaluation:
+    def _finish_epoch(self) -> Evaluation | None:
         at = self.position
+        if (at.epoch + 1) % self.config.evaluate_every and at.epoch + 1 < self.config.epochs:
+            at.epoch, at.batch = at.epoch + 1, 0  # its sums stay, and go into the next row
+            self._save(LAST)
+            return None
         started = time.perf_counter()
         result = self._evaluate()
         if not math.isfinite(result.loss):
-            raise self._diverged(f"the test loss became {result.loss} after step {at.step} (epoch {at.epoch + 1})")
+            what = f"the {self.dataset.held_out} loss became {result.loss}"
+            raise self._diverged(f"{what} after step {at.step} (epoch {at.epoch + 1})")
         row: Row = {
             "epoch": at.epoch + 1,
             "step": at.step,
@@ -267,7 +291,7 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         data = self.dataset
         return evaluate(
-            inference_engine(self.model),
+            inference_engine(self.trained_model),
             data.test_images,
             data.test_labels,
             self.preprocess,
@@ -289,7 +313,9 @@ class Trainer:
         for parameter_name, p in self.model.parameters():
             if not np.isfinite(p.data).all():
                 raise self._diverged(f"{parameter_name} is no longer finite after step {self.position.step}")
-        arrays = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        arrays = {f"model.{k}": v for k, v in self.trained_model.state_dict().items()}
+        if self.average:
+            arrays |= {f"unaveraged.{k}": v for k, v in self.model.state_dict().items()}
         arrays |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
         meta = {
             "config": asdict(self.config),
@@ -311,7 +337,9 @@ class Trainer:
         Raises CheckpointError if its configuration or its data differ, and says in what.
         """
         check_same_run(self.folder, meta, self.config, self.fingerprint)
-        self.model.load_state_dict(with_prefix(arrays, "model."))
+        self.trained_model.load_state_dict(with_prefix(arrays, "model."))
+        if self.average:
+            self.model.load_state_dict(with_prefix(arrays, "unaveraged."))
         self.optimizer.load_state_dict(with_prefix(arrays, "optimizer."))
         self.model.rng.bit_generator.state = meta["generator"]
         self.position = Position(**meta["position"])
@@ -320,6 +348,6 @@ class Trainer:
     def _write_metrics(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
+        writer.writerow({name: name.replace("test", self.dataset.held_out) for name in COLUMNS})
         writer.writerows(self.history)
         write_run_file(self.folder / "metrics.csv", text.getvalue().encode())

@@ -210,6 +210,28 @@ def test_a_limited_set_is_a_fixed_random_choice():
     assert data.limited(1000, 0).fingerprint() == data.fingerprint()
 
 
+def test_validation_images_are_training_images_held_out():
+    """Each once, in one of the two parts; each class with its share; the same ones in every run."""
+    labels = np.repeat([0, 1, 2], [50, 30, 20])[np.random.default_rng(0).permutation(100)]
+    data = Dataset("n", ("a", "b", "c"), numbered(100), labels, numbered(5), labels[:5], (0,) * 3, (1,) * 3)
+    for count in (1, 10, 37, 99):
+        part = data.with_validation(count)
+        held, kept = part.test_images[:, 0, 0, 0], part.train_images[:, 0, 0, 0]
+        assert len(held) == count
+        assert sorted([*held, *kept]) == list(range(100))
+        np.testing.assert_array_equal(part.test_labels, labels[held])
+        np.testing.assert_array_equal(part.train_labels, labels[kept])
+        share = np.bincount(part.test_labels, minlength=3) - count * np.array([0.5, 0.3, 0.2])
+        assert np.abs(share).max() < 1
+        assert part.held_out == "validation"
+        assert part.fingerprint() == data.with_validation(count).fingerprint()
+    assert data.held_out == "test"
+    assert set(np.diff(data.with_validation(10).test_images[:, 0, 0, 0])) != {10}, "at random, not every tenth"
+    for count in (0, 100):
+        with pytest.raises(ConfigError, match="from 1 to 99 of the 100 training images"):
+            data.with_validation(count)
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="batch_size"):
         TrainingBatches(numbered(3), np.arange(3), 0, RAW)

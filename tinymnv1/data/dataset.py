@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinymnv1.errors import DataError
+from tinymnv1.errors import ConfigError, DataError
 from tinymnv1.ops.window import Array
 
 
@@ -15,6 +15,7 @@ class Dataset:
 
     train_images, test_images: (N, H, W, 3) uint8.  train_labels, test_labels: (N,) int64, indices into `classes`.
     mean, std: per channel (3,), of training pixels scaled to [0, 1].
+    held_out: what the test images are: "test", or "validation" after `with_validation`.
     """
 
     name: str
@@ -25,11 +26,12 @@ class Dataset:
     test_labels: Array
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    held_out: str = "test"
 
     def __post_init__(self) -> None:
         for part, images, labels in (
             ("training", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
+            (self.held_out, self.test_images, self.test_labels),
         ):
             if len(images) == 0:
                 raise DataError(f"{self.name}: no {part} images")
@@ -47,6 +49,28 @@ class Dataset:
         ):
             parts[name] = f"{'x'.join(map(str, array.shape))}, {_hash(np.ascontiguousarray(array).data)}"
         return parts
+
+    def with_validation(self, count: int) -> "Dataset":
+        """The same set with `count` of its training images in place of the test images, which are out of reach then.
+
+        Which ones is the same for every run and every seed, and each class has its share of them, to within one image.
+        mean and std stay those of all training images. Raises ConfigError if count is below 1 or leaves none to train.
+        """
+        total = len(self.train_labels)
+        if not 1 <= count < total:
+            raise ConfigError(f"--validation must be from 1 to {total - 1} of the {total} training images, got {count}")
+        order = np.random.default_rng(0).permutation(total)
+        by_class = order[np.argsort(self.train_labels[order], kind="stable")]
+        chosen = np.zeros(total, bool)
+        chosen[by_class[np.arange(count) * total // count]] = True  # at equal distances
+        return replace(
+            self,
+            train_images=self.train_images[~chosen],
+            train_labels=self.train_labels[~chosen],
+            test_images=self.train_images[chosen],
+            test_labels=self.train_labels[chosen],
+            held_out="validation",
+        )
 
     def limited(self, count: int, seed: int) -> "Dataset":
         """At most `count` training and `count` test images, a random choice that depends on the seed alone."""

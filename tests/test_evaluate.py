@@ -1,0 +1,71 @@
+"""`evaluate`: which images it takes, and that flip averaging is told beside the plain figure."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinymnv1 import evaluate, train
+from tinymnv1.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """Two classes that differ in which half is the light one: a mirror image of one is the other."""
+    folder = tmp_path_factory.mktemp("pets")
+    rng = np.random.default_rng(0)
+    for name, light in (("left", slice(0, 6)), ("right", slice(6, 12))):
+        (folder / name).mkdir()
+        for i in range(30):
+            pixels = rng.integers(0, 60, (12, 12, 3), np.uint8)
+            pixels[:, light] += 150
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pets, tmp_path_factory):
+    """A run on 38 images, evaluated on 10 others; 12 are for testing."""
+    out = tmp_path_factory.mktemp("run") / "pets"
+    arguments = ("--data", "folder", "--data-dir", pets, "--resolution", 12, "--out", out, "--validation", 10)
+    train.main(
+        [str(a) for a in (*arguments, "--epochs", 60, "--batch-size", 8, "--augment", "none", "--ema-decay", 0.8)]
+    )
+    return out
+
+
+def printed(capsys, *arguments):
+    evaluate.main([str(a) for a in arguments])
+    return capsys.readouterr().out
+
+
+def test_training_says_what_it_was_evaluated_on(pets, tmp_path, capsys):
+    arguments = ("--data", "folder", "--data-dir", pets, "--resolution", 12, "--epochs", 1, "--batch-size", 8)
+    train.main([str(a) for a in (*arguments, "--out", tmp_path / "run", "--validation", 10)])
+    out = capsys.readouterr().out
+    assert "38 training and 10 validation images" in out
+    assert re.search(r"Epoch \[1/1\].*, validation accuracy", out)
+    assert "Accuracy of the model on the validation images: " in out
+    assert not re.search("test (images|accuracy)", out)
+
+
+def test_a_runs_own_images_or_the_test_images(run, capsys):
+    assert "10 validation images" in printed(capsys, run)
+    assert "10 validation images" in printed(capsys, run, "--split", "validation")
+    assert "12 test images" in printed(capsys, run, "--split", "test")
+    with pytest.raises(ConfigError, match="held out no images of shapes"):
+        evaluate.main([str(run), "--data", "shapes", "--split", "validation"])
+
+
+def test_flip_averaging_stands_beside_the_plain_figure(run, capsys):
+    """Where a class is the other's mirror image it leaves nothing to decide by: so it is seen to have happened."""
+    plain = printed(capsys, run, "--split", "test")
+    both = printed(capsys, run, "--split", "test", "--flip")
+    line = re.search(r"loss .*, accuracy (.*) %", plain)
+    assert line[0] in both
+    assert float(line[1]) > 90
+    assert "flip" not in plain
+    averaged = re.search(r"with flip averaging: loss (.*), accuracy (.*) %", both)
+    assert float(averaged[2]) <= 60
+    assert float(averaged[1]) == pytest.approx(np.log(2), abs=0.1)
