@@ -16,6 +16,14 @@ import numpy as np
 def class_activation_map(features, weight, k):
     return features.mean(axis=3) * weight[:, k].mean()
 """,
+        """
+def class_activation_map(features, weight, k):
+    return features.mean(axis=(1, 2)) @ weight[:, k]
+""",
+        """
+def class_activation_map(features, weight, k):
+    return features @ weight[k]
+""",
     ],
     "confused": [
         """
@@ -33,6 +41,15 @@ import numpy as np
 
 def most_confused(matrix):
     share = matrix / matrix.sum(axis=0, keepdims=True) * (1 - np.eye(len(matrix)))
+    true, predicted = np.unravel_index(share.argmax(), share.shape)
+    return int(true), int(predicted)
+""",
+        """
+import numpy as np
+
+
+def most_confused(matrix):
+    share = matrix / matrix.sum(axis=1) * (1 - np.eye(len(matrix)))
     true, predicted = np.unravel_index(share.argmax(), share.shape)
     return int(true), int(predicted)
 """,
@@ -74,6 +91,19 @@ def occlusions(image, size, step, fill=0.0):
     covered = []
     for i in range(0, image.shape[0] - size, step):
         for j in range(0, image.shape[1] - size, step):
+            copy = image.copy()
+            copy[i : i + size, j : j + size] = fill
+            covered.append(copy)
+    return np.stack(covered)
+""",
+        """
+import numpy as np
+
+
+def occlusions(image, size, step, fill=0.0):
+    covered = []
+    for i in range(0, image.shape[0], step):
+        for j in range(0, image.shape[1], step):
             copy = image.copy()
             copy[i : i + size, j : j + size] = fill
             covered.append(copy)

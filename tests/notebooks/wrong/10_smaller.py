@@ -66,6 +66,31 @@ def fold_before(gamma, beta, mean, var, w, eps=1e-5):
     scale = gamma / np.sqrt(var + eps)
     return w * scale, (beta - mean * scale) @ w
 """,
+        """
+import numpy as np
+
+
+def fold(w, gamma, beta, mean, var, eps=1e-5):
+    scale = gamma / np.sqrt(var + eps)
+    return w * scale, beta - mean * scale
+
+
+def fold_before(gamma, beta, mean, var, w, eps=1e-5):
+    scale = gamma / np.sqrt(var + eps)
+    return w * scale[:, None], beta - mean * scale
+""",
+        """
+import numpy as np
+
+
+def fold(w, gamma, beta, mean, var, eps=1e-5):
+    return w * gamma / np.sqrt(var + eps)
+
+
+def fold_before(gamma, beta, mean, var, w, eps=1e-5):
+    scale = gamma / np.sqrt(var + eps)
+    return w * scale[:, None], (beta - mean * scale) @ w
+""",
     ],
     "quantise": [
         """
@@ -105,6 +130,32 @@ def quantise(w, bits=8):
 def dequantise(q, scale):
     return q * scale
 """,
+        """
+import numpy as np
+
+
+def quantise(w, bits=8):
+    largest = w.max(axis=tuple(range(w.ndim - 1)))
+    scale = np.where(largest > 0, largest, 1) / (2 ** (bits - 1) - 1)
+    return np.rint(w / scale).astype(np.int32), scale
+
+
+def dequantise(q, scale):
+    return q * scale
+""",
+        """
+import numpy as np
+
+
+def quantise(w, bits=8):
+    largest = abs(w).max(axis=tuple(range(w.ndim - 1)))
+    scale = np.where(largest > 0, largest, 1) / (2 ** (bits - 1) - 1)
+    return np.rint(w / scale).astype(np.int32)
+
+
+def dequantise(q, scale):
+    return q * scale
+""",
     ],
     "widest": [
         """
@@ -131,6 +182,21 @@ def widest(kib, million, resolution):
     for width in (k / 16 for k in range(1, 17)):
         rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
         if 4 * sum(r.parameters for r in rows) <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
+            best = width
+    return best
+""",
+        """
+from tinymnv1.model import ModelConfig
+from tinymnv1.summary import count_layers
+
+
+def widest(kib, million, resolution):
+    best = None
+    for width in (k / 16 for k in range(1, 17)):
+        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
+        weights = sum(r.parameters - r.statistics for r in rows) - 10
+        size = weights + 4 * sum(r.channels for r in rows)
+        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
             best = width
     return best
 """,

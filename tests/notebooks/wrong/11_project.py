@@ -16,6 +16,14 @@ import numpy as np
 def majority_accuracy(train_labels, test_labels):
     return float(np.bincount(train_labels).max() / len(train_labels))
 """,
+        """
+import numpy as np
+
+
+def majority_accuracy(train_labels, test_labels):
+    _, counts = np.unique(train_labels, return_counts=True)
+    return float(np.mean(test_labels == counts.argmax()))
+""",
     ],
     "leaks": [
         """
@@ -27,6 +35,15 @@ def leaked(train_images, test_images):
 def leaked(train_images, test_images):
     known = {image.tobytes() for image in train_images} | {image[::-1].tobytes() for image in train_images}
     return [k for k, image in enumerate(test_images) if image.tobytes() in known]
+""",
+        """
+def leaked(train_images, test_images):
+    known = {image.tobytes() for image in train_images} | {image[:, :, ::-1].tobytes() for image in train_images}
+    return [k for k, image in enumerate(test_images) if image.tobytes() in known]
+""",
+        """
+def leaked(train_images, test_images):
+    return [k for k, image in enumerate(test_images) if image in train_images or image[:, ::-1] in train_images]
 """,
     ],
     "split": [
@@ -51,6 +68,41 @@ def stratified_split(labels, share, seed):
         val.extend(members[:count])
         train.extend(members[count:])
     return np.array(train), np.array(val)
+""",
+        """
+import numpy as np
+
+
+def stratified_split(labels, share, seed):
+    rng, train, val = np.random.default_rng(seed), [], []
+    for k in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == k))
+        count = int(share * len(members))
+        val.extend(members[:count])
+        train.extend(members[count:])
+    return np.array(train), np.array(val)
+""",
+        """
+import numpy as np
+
+
+def stratified_split(labels, share, seed):
+    rng, val = np.random.default_rng(seed), []
+    for k in np.unique(labels):
+        members = np.flatnonzero(labels == k)
+        val.extend(rng.choice(members, round(share * len(members))))
+    return np.setdiff1d(np.arange(len(labels)), val), np.array(val)
+""",
+        """
+import numpy as np
+
+
+def stratified_split(labels, share, seed):
+    rng, val = np.random.default_rng(seed), []
+    for k in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == k))
+        val.append(members[: round(share * len(members))])
+    return np.setdiff1d(np.arange(len(labels)), np.concatenate(val)), val
 """,
     ],
     "wilson": [
