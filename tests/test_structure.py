@@ -20,7 +20,8 @@ FLOORS = [
     {"recipes", "microscope"},
     {"runs"},
     {"trainer"},
-    {"train", "evaluate", "predict", "gradcheck"},
+    {"lr_finder"},
+    {"train", "evaluate", "compare", "predict", "gradcheck"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))

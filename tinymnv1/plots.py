@@ -188,3 +188,33 @@ def top_classes(images: Array, names: Sequence[str], probabilities: Array, class
         bars.spines[["top", "right"]].set_visible(False)
     rows[-1][1].set_xlabel("probability (%)")
     return figure
+
+
+def learning_rates(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    guess: float,
+    suggestion: float | None,
+    title: str,
+) -> Figure:
+    """The loss against the learning rate, as `tinymnv1.lr_finder.sweep` found it.
+
+    losses, smoothed: in nats, one of each rate.  guess: the loss of a network that only guesses.
+    """
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, ".", color=SKY, markersize=5, label="each batch")
+    axes.plot(rates, smoothed, "-", color=BLUE, linewidth=2, label="running mean")
+    axes.axhline(guess, color="black", linestyle=":", linewidth=1, label="guessing, ln(classes)")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=VERMILLION, linestyle="--", label=f"suggestion: --lr {suggestion:g}")
+    axes.set_xscale("log")
+    low = min([guess, *losses])
+    axes.set_ylim(max(low - 0.1 * guess, 0), 1.25 * guess or 1)  # what lies above has diverged
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss (nats)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left")
+    return figure

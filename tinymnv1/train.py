@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
-from tinymnv1.data import load_dataset
+from tinymnv1.data import Dataset, load_dataset
 from tinymnv1.errors import ConfigError
-from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, make_config, recipe_table
+from tinymnv1.lr_finder import STEPS, WARM_UP, sweep
+from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, TrainConfig, make_config, recipe_table
 from tinymnv1.runs import check_run_folder, load_run, new_run_folder, next_run_folder
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
@@ -110,8 +111,10 @@ def make_parser() -> argparse.ArgumentParser:
         "  python -m tinymnv1.train --data cifar10 --width 0.25 --epochs 3\n"
         "  python -m tinymnv1.train --recipe cifar10-fast --validation 5000 --lr 0.1\n"
         "  python -m tinymnv1.train --data folder --data-dir pets --out runs/pets\n"
-        "  python -m tinymnv1.train --resume runs/pets\n\n"
-        "Ctrl-C saves the run after the current step. See also tinymnv1.evaluate, tinymnv1.predict, tinymnv1.summary.",
+        "  python -m tinymnv1.train --resume runs/pets\n"
+        "  python -m tinymnv1.train --optimizer sgd --find-lr\n\n"
+        "Ctrl-C saves the run after the current step. See also tinymnv1.evaluate, tinymnv1.compare, tinymnv1.predict,"
+        " tinymnv1.summary.",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
@@ -123,6 +126,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=5.0,
         metavar="X",
         help="save the run so often, besides after every epoch. 0: after every step (default: 5)",
+    )
+    run.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="do not train: try out rising learning rates, suggest one for --lr, and draw find-lr.png (in DIR or runs)",
     )
     run.add_argument("--threads", type=int, metavar="N", help="threads of the compiled kernels (default: all cores)")
     for title, names in GROUPS.items():
@@ -190,17 +198,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     args = vars(make_parser().parse_args(argv))
     recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
+    find_lr = args.pop("find_lr")
     if not (minutes := args.pop("checkpoint_minutes")) >= 0:  # NaN is not, either
         raise ConfigError(f"--checkpoint-minutes must be at least 0, got {minutes}")
     saved = None
     if resume is not None:
+        if find_lr:
+            raise ConfigError("--find-lr is for a run that has not begun: leave out --resume")
         if recipe or out:
             raise ConfigError("--resume goes on with the run's own settings and folder: leave out --recipe and --out")
         saved = load_run(resume)
         config, folder = replace(saved.config, **args), resume
     else:
         config = make_config(recipe or "quick", **args)
-        folder = out or next_run_folder(Path("runs"), config.data)
+        folder = out or (Path("runs") if find_lr else next_run_folder(Path("runs"), config.data))
         check_run_folder(folder)
     if config.data_dir:  # absolute, so that the run can be resumed from anywhere
         config = replace(config, data_dir=str(Path(config.data_dir).resolve()))
@@ -208,6 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _set_threads(threads)
     data_dir = Path(config.data_dir) if config.data_dir else None
     dataset = config.part_of(load_dataset(config.data, data_dir, config.resolution or None))
+    if find_lr:
+        _find_lr(config, dataset, folder)
+        return 0
     trainer = Trainer(config, dataset, folder, 60 * minutes)
     if saved is not None:
         trainer.restore(saved.arrays, saved.meta)
@@ -247,6 +261,29 @@ def _set_threads(threads: int) -> None:
     if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
         raise ConfigError(f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads}")
     numba.set_num_threads(threads)
+
+
+def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
+    """Sweep, say what to take, and draw."""
+    with tqdm(total=WARM_UP + STEPS, unit="step", disable=None, leave=False) as bar:
+        found = sweep(config, dataset, lambda loss: bar.update())
+    new_run_folder(folder)
+    picture, suggestion = folder / "find-lr.png", found.suggestion
+    title = f"{config.optimizer}, batch {config.batch_size}, width {config.width:g} on {dataset.name}"
+    figure = plots.learning_rates(found.rates, found.losses, found.smoothed, found.guess, suggestion, title)
+    plots.save_figure(figure, picture)
+    end = "where the network had become worse than a guess" if found.diverged else "and the loss held out to the end"
+    if found.rates:
+        print(f"{len(found.rates)} steps with learning rates from {found.rates[0]:.2g} to {found.rates[-1]:.2g}, {end}")
+    if suggestion is None:
+        print("no suggestion: the loss never rose, or at once; look at the picture")
+    else:
+        print(
+            f"suggestion: --lr {suggestion:g}, the highest rate at which the loss was still within"
+            f" {found.tolerance:.2g} of its smallest value (running means). Above it the loss climbs. It is for the"
+            " peak of a schedule that comes down again; with --schedule constant begin with a third of it"
+        )
+    print(f"loss against learning rate: {picture}")
 
 
 def _fit(trainer: Trainer) -> Evaluation:
