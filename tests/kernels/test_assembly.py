@@ -11,7 +11,7 @@ import pytest
 
 from tinymnv1.kernels import simd
 from tinymnv1.kernels.fused_depthwise import convolve_band
-from tinymnv1.kernels.simd import LANES, PANEL, SIMD, TILE_ROWS, TILE_VECTORS, clipped_tile, product_tile
+from tinymnv1.kernels.simd import GRADIENT_ROWS, LANES, PANEL, SIMD, TILE_ROWS, TILE_VECTORS, clipped_tile, product_tile
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)
 FLOATS = numba.types.Array(numba.float32, 1, "C", aligned=True)
@@ -68,13 +68,14 @@ def check_tile(loops, multiplications):
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_register_tile_stays_in_registers(vectors, transposed):
-    tile = product_tile(TILE_ROWS, vectors, transposed=transposed)
+    rows = GRADIENT_ROWS if transposed else TILE_ROWS
+    tile = product_tile(rows, vectors, transposed=transposed)
 
     @numba.njit
     def run(a, depth, b, y, ld):
         tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
 
-    check_tile(loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX), TILE_ROWS * vectors)
+    check_tile(loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX), rows * vectors)
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])

@@ -17,7 +17,7 @@ import numpy as np
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import Window, pack, padded, spread, whole_tiles
-from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
+from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
 from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference, separable_inference
@@ -102,7 +102,8 @@ class Depthwise:
         scale, shift = _folded(norm)
         self.stride, self.padding, self.low, self.high = stride, padding, np.float32(low), np.float32(high)
         self.channels = scale.size
-        self.weight = np.zeros((KERNEL * KERNEL + ZERO_ROWS, padded(self.channels)), np.float32)
+        rows = KERNEL * KERNEL + ZERO_ROWS
+        self.weight = aligned_zeros(rows * padded(self.channels)).reshape(rows, -1)
         self.weight[: KERNEL * KERNEL, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
         self.bias = _padded_row(shift)
 

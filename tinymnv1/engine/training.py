@@ -29,9 +29,9 @@ from tinymnv1.kernels.blocks import (
     padded,
     spread,
     sum_chunks,
-    whole_tiles,
+    whole_gradient_tiles,
 )
-from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
+from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
 from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forward
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
 from tinymnv1.kernels.fused_pool import pool_backward, pool_forward
@@ -67,7 +67,7 @@ class Stage:
         self.rows = images * height * width
         check_batch(self.rows)
         self.z = take((self.rows + TILE_ROWS) * self.stride)
-        self.bn = np.zeros(COEFFICIENTS * self.stride, np.float32)
+        self.bn = aligned_zeros(COEFFICIENTS * self.stride)
         self.counts = np.empty(0)
 
     def finish_forward(self, moments: Array) -> None:
@@ -110,7 +110,7 @@ class Product:
         self.moments = take(self.shape.blocks * 2 * padded(cout))
         self.chunks = min(CHUNKS, self.shape.blocks) if self.few else self.shape.blocks
         self.sums = take(self.chunks * 2 * padded(cin))
-        self.dw = take((self.chunks if self.few else 1) * whole_tiles(cin) * padded(cout))
+        self.dw = take((self.chunks if self.few else 1) * whole_gradient_tiles(cin) * padded(cout))
         self.kept = NOTHING if self.few else take((rows + TILE_ROWS) * spread(cin))
         line = line_floats(window.width, cin // (KERNEL * KERNEL))
         self.scratch = self.shape.block * (spread(cin) + spread(cout) + PANEL) + line  # floats a thread needs
@@ -181,7 +181,7 @@ class DepthwiseStage(Stage):
         self.window = window = window_of(before.images, before.height, before.width, stride, padding)
         images, height, width, out_h, out_w, *_ = window
         super().__init__(take, norm, weight, images, out_h, out_w)
-        self.packed = np.zeros((KERNEL * KERNEL, self.stride), np.float32)
+        self.packed = aligned_zeros(KERNEL * KERNEL * self.stride).reshape(KERNEL * KERNEL, -1)
 
         columns = (out_w - 1) * stride + KERNEL
         rows = BAND_FLOATS // (columns * self.stride)  # of padded input that fit
@@ -253,7 +253,8 @@ class Head:
         # No batch norm and no clip here: y = 1 * z + 0, dz = 1 * dy + 0 * z + 0, and bounds that nothing exceeds.
         self.product = Product(take, model.classifier.params["weight"], images, -np.inf, np.inf)
         self.bn_in, self.bn_out = (
-            np.zeros((COEFFICIENTS, padded(n)), np.float32) for n in model.classifier.params["weight"].data.shape
+            aligned_zeros(COEFFICIENTS * padded(n)).reshape(COEFFICIENTS, -1)
+            for n in model.classifier.params["weight"].data.shape
         )
         for bn in (self.bn_in, self.bn_out):
             bn[[SCALE, ALONG_DY]] = 1

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.compile import as_float32, parallel
+from tinymnv1.kernels.compile import aligned_like, as_float32, parallel
 from tinymnv1.ops.window import Array
 
 
@@ -28,13 +28,13 @@ def _backward(dy, x, dx):
 def relu6_forward(x: Array) -> tuple[Array, Array]:
     """As `tinymnv1.ops.relu6_forward`, float32 only: x of any shape -> y of the same shape, cache."""
     x = as_float32(x, "x")
-    y = np.empty_like(x)
+    y = aligned_like(x)
     _forward(x.reshape(-1), y.reshape(-1))
     return y, x
 
 
 def relu6_backward(dy: Array, cache: Array) -> Array:
     """As `tinymnv1.ops.relu6_backward`: dy -> dx, of the same shape."""
-    dx = np.empty_like(cache)
+    dx = aligned_like(cache)
     _backward(as_float32(dy, "dy").reshape(-1), cache.reshape(-1), dx.reshape(-1))
     return dx

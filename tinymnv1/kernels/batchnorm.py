@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.compile import CHUNKS, as_float32, parallel, serial
+from tinymnv1.kernels.compile import CHUNKS, aligned_like, as_float32, parallel, serial
 from tinymnv1.ops.batchnorm import check_batchnorm
 from tinymnv1.ops.window import Array
 
@@ -115,7 +115,7 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     _sum_squares(pixels, mean, partial)
     var = (partial.sum(axis=0) / count).astype(np.float32)
     inv_std = 1 / np.sqrt(var + np.float32(eps))
-    y = np.empty_like(x)
+    y = aligned_like(x)
     scale = gamma * inv_std
     _affine(pixels, scale, beta - mean * scale, y.reshape(pixels.shape))
     return y, (x, gamma, mean, inv_std), mean, var
@@ -140,7 +140,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     scale = (gamma * inv_std).astype(np.float64)
     along_x = -scale * inv_std * dgamma / count
     shift = -scale * dbeta / count - along_x * mean
-    dx = np.empty_like(x)
+    dx = aligned_like(x)
     _backward(
         dy_pixels,
         pixels,
@@ -159,7 +159,7 @@ def batchnorm_inference(
     check_batchnorm(x, gamma, beta)
     x = as_float32(x, "x")
     scale = gamma / np.sqrt(running_var + np.float32(eps))
-    y = np.empty_like(x)
+    y = aligned_like(x)
     pixels = x.reshape(-1, x.shape[3])
     _affine(pixels, scale, beta - running_mean * scale, y.reshape(pixels.shape))
     return y

@@ -22,6 +22,7 @@ from numba import prange
 
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.simd import (
+    GRADIENT_ROWS,
     LANES,
     PANEL,
     TILE_ROWS,
@@ -47,8 +48,8 @@ BLOCK_ROWS = 126 // TILE_ROWS * TILE_ROWS
 
 _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
-_transposed = product_tile(TILE_ROWS, TILE_VECTORS, transposed=True)
-_transposed1 = product_tile(TILE_ROWS, 1, transposed=True)
+_transposed = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
+_transposed1 = product_tile(GRADIENT_ROWS, 1, transposed=True)
 
 
 class Window(NamedTuple):
@@ -78,8 +79,13 @@ def spread(channels: int) -> int:
 
 
 def whole_tiles(rows: int) -> int:
-    """rows, rounded up to whole register tiles."""
+    """rows, rounded up to whole register tiles of a product."""
     return -(-rows // TILE_ROWS) * TILE_ROWS
+
+
+def whole_gradient_tiles(channels: int) -> int:
+    """Rows of a weights' gradient, rounded up to whole register tiles."""
+    return -(-channels // GRADIENT_ROWS) * GRADIENT_ROWS
 
 
 @serial
@@ -140,12 +146,12 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
     v = first
     while v < last:
         if v + TILE_VECTORS <= last:
-            for k in range(0, depth, TILE_ROWS):
+            for k in range(0, depth, GRADIENT_ROWS):
                 place = idw + k * ldw + v * LANES
                 _transposed(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
             v += TILE_VECTORS
         else:
-            for k in range(0, depth, TILE_ROWS):
+            for k in range(0, depth, GRADIENT_ROWS):
                 place = idw + k * ldw + v * LANES
                 _transposed1(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
             v += 1

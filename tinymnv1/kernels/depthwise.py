@@ -13,8 +13,8 @@ Kernels of other sizes, and backward strides above 2, take the plain loops at th
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.blocks import Window
-from tinymnv1.kernels.compile import CHUNKS, aligned, as_float32, parallel, serial
+from tinymnv1.kernels.blocks import Window, sum_chunks
+from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_like, aligned_zeros, as_float32, parallel, serial
 from tinymnv1.kernels.simd import LANES, vadd, vfma, vmul, vzero
 from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, load, row_start, store
 from tinymnv1.ops.depthwise import Cache, check_depthwise
@@ -239,8 +239,9 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
     if w.shape[:2] == (3, 3):
         images, height, width, channels = x.shape
         window = Window(images, height, width, out_h, out_w, stride, top, left)
-        zeros = np.zeros(ZERO_ROWS * channels, np.float32)
-        _forward3(window, x.reshape(-1), np.concatenate((w.reshape(-1), zeros)), y, channels)
+        weights = aligned_zeros(w.size + ZERO_ROWS * channels)
+        weights[: w.size] = w.reshape(-1)
+        _forward3(window, x.reshape(-1), weights, y, channels)
     y = y.reshape(x.shape[0], out_h, out_w, x.shape[3])
     if w.shape[:2] != (3, 3):
         _forward_any(x, w, y, stride, top, left)
@@ -254,14 +255,16 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     _, top, _ = span(x.shape[1], w.shape[0], stride, padding)
     _, left, _ = span(x.shape[2], w.shape[1], stride, padding)
     chunks = min(CHUNKS, x.shape[0])
-    partial_dw = np.zeros((chunks, *w.shape), np.float32)
+    partial_dw, dw = aligned_zeros(chunks * w.size), aligned_like(w)
     if w.shape[:2] == (3, 3) and stride <= 2:
-        dx = aligned(x.size)
+        dx, weights = aligned_like(x), aligned_like(w)
+        weights[:] = w
         groups = min(-(-x.shape[3] // LANES), CHUNKS // chunks)  # few images: share the channels out as well
-        flat = (a.reshape(-1) for a in (dy, x, w, dx, partial_dw))
+        flat = (a.reshape(-1) for a in (dy, x, weights, dx, partial_dw))
         _backward3(*flat, chunks, groups, *x.shape, *dy.shape[1:3], stride, top, left)
-        dx = dx.reshape(x.shape)
     else:
         dx = np.zeros_like(x)
-        _backward_any(dy, x, w, dx, partial_dw, stride, top, left)
-    return dx, partial_dw.sum(axis=0)
+        _backward_any(dy, x, w, dx, partial_dw.reshape(chunks, *w.shape), stride, top, left)
+    taps, channels = w.shape[0] * w.shape[1], w.shape[2]
+    sum_chunks(partial_dw, chunks, w.size, channels, taps, channels, dw.reshape(-1))
+    return dx, dw

@@ -37,9 +37,9 @@ from tinymnv1.kernels.blocks import (
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
+    GRADIENT_ROWS,
     LANES,
     PANEL,
-    TILE_ROWS,
     TILE_VECTORS,
     vadd,
     vclip,
@@ -163,7 +163,7 @@ def _backward_unit(
 ):
     rows, block, blocks, channels_in, width_in, channels_out, width_out, _, groups = shape
     ldz, lda = width_out + LANES, width_in + LANES
-    tall = (channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    tall = (channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS
     with_dw, is_stem = dw.size > 0, image.size > 0
     group, chunk = unit // chunks, unit % chunks
     first, last = share_of_panels(group, groups, 0 if is_stem else width_in // LANES)
@@ -216,9 +216,9 @@ def pointwise_backward(
 
     With an image only dw: nobody needs the image's gradient.
     packed: `pack` of w, transposed.  partial: (chunks, 2, width_in), flat.
-    scratch: (threads, block * (width_out + LANES + width_in + LANES + TILE_ROWS) + line_floats).
-    dw: (chunks, whole_tiles(channels_in), width_out), flat, and shape.groups_in is 1; or of size 0, then kept takes
-    a_in: rows width_in + LANES apart.
+    scratch: (threads, block * (width_out + LANES + width_in + LANES) + line_floats).
+    dw: (chunks, whole_gradient_tiles(channels_in), width_out), flat, and shape.groups_in is 1; or of size 0, then kept
+    takes a_in: rows width_in + LANES apart.
     """
     for unit in prange(chunks * shape.groups_in):
         dz = scratch[get_thread_id()]
@@ -233,7 +233,7 @@ def _weights_panel(p, shape, kept, dy_out, z_out, bn_out, dz, dw):
     rows, block, _, channels_in, width_in, _, width_out, _, _ = shape
     first = p * TILE_VECTORS
     last, lda = min(first + TILE_VECTORS, width_out // LANES), width_in + LANES
-    for k in range((channels_in + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS):
+    for k in range((channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS):
         fill_zero(dw, k * width_out + first * LANES, (last - first) * LANES)
     for start in range(0, rows, block):
         count = min(block, rows - start)
@@ -246,9 +246,10 @@ def _weights_panel(p, shape, kept, dy_out, z_out, bn_out, dz, dw):
 
 @parallel
 def weights_gradient(shape, kept, dy_out, z_out, bn_out, scratch, dw):
-    """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it. dw: (whole_tiles(channels_in), width_out), flat.
+    """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it.
 
-    A unit of work is a panel of dw. scratch: (threads, at least block * PANEL).
+    dw: (whole_gradient_tiles(channels_in), width_out), flat. A unit of work is a panel of it.
+    scratch: (threads, at least block * PANEL).
     """
     for p in prange((shape.width_out + PANEL - 1) // PANEL):
         _weights_panel(np.int64(p), shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)

@@ -25,6 +25,7 @@ from tinymnv1.kernels.blocks import (
     share_of_panels,
     spread,
     sum_chunks,
+    whole_gradient_tiles,
     whole_tiles,
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, parallel, scratch_memory, serial
@@ -104,7 +105,7 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
     last = (chunk + 1) * rows // chunks
     for start in range(chunk * rows // chunks, last, block):
         count = min(block, last - start)
-        # A tile reads up to TILE_ROWS - 1 numbers beyond a row of x, for rows of dw that do not exist: the next row's.
+        # A tile reads up to GRADIENT_ROWS - 1 numbers beyond a row of x, for rows of a tile that dw does not have.
         if depth <= NARROW and start + count < rows:
             left, il, ldl = x, start * depth, depth
         else:
@@ -165,7 +166,7 @@ def multiply(x: Array, w: Array) -> Array:
 def multiply_transposed(x: Array, dy: Array) -> Array:
     """x.T @ dy. x: (M, K), dy: (M, N), float32, C-contiguous.  Returns (K, N)."""
     (rows, depth), columns = x.shape, dy.shape[1]
-    width, tall = padded(columns), whole_tiles(depth)
+    width, tall = padded(columns), whole_gradient_tiles(depth)
     block = min(BLOCK_ROWS, rows)
     chunks = min(CHUNKS, -(-rows // block)) if depth * columns <= SMALL_WEIGHTS else 1
     dw = aligned(chunks * tall * width)

@@ -23,8 +23,10 @@ from numba import config
 
 from tinymnv1.errors import ConfigError
 
-# name -> lanes of a vector, rows and vectors of the product's register tile (rows * vectors + vectors + 1 registers)
-TILES = {"avx512": (16, 14, 2), "avx2": (8, 6, 2), "neon": (4, 8, 3)}
+# name -> lanes of a vector; rows and vectors of the product's register tile, which needs rows * vectors + vectors + 1
+# registers; rows of the tile of the weights' gradient. Its rows are channels, whose number is mostly a power of two: 14
+# rows would compute up to a third in vain.
+TILES = {"avx512": (16, 14, 2, 8), "avx2": (8, 6, 2, 6), "neon": (4, 8, 3, 8)}
 
 
 def host_simd() -> str:
@@ -38,7 +40,7 @@ def host_simd() -> str:
 SIMD = os.environ.get("TINYMNV1_SIMD") or host_simd()
 if SIMD not in TILES:
     raise ConfigError(f"TINYMNV1_SIMD must be one of {', '.join(TILES)}, got {SIMD!r}")
-LANES, TILE_ROWS, TILE_VECTORS = TILES[SIMD]
+LANES, TILE_ROWS, TILE_VECTORS, GRADIENT_ROWS = TILES[SIMD]
 PANEL = LANES * TILE_VECTORS
 """Columns of the product that a register tile covers."""
 
