@@ -218,3 +218,58 @@ def learning_rates(
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")
     return figure
+
+
+def run_styles(count: int) -> list[dict[str, str]]:
+    """Line styles of `count` runs in one picture: seven colours, and a marker for each run that says the same.
+
+    After seven runs the colours come again, with another kind of line.
+    """
+    colours = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "black")
+    markers, lines = "os^DvPX*<>hd8", ("-", "--", ":", "-.")
+    return [
+        {
+            "color": colours[k % len(colours)],
+            "marker": markers[k % len(markers)],
+            "linestyle": lines[k // len(colours) % len(lines)],
+        }
+        for k in range(count)
+    ]
+
+
+def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]], held_out: str) -> Figure:
+    """The curves of several runs over each other: losses and accuracy against the epoch, accuracy against time.
+
+    names: for the legend.  histories: of each run, the rows of its metrics.csv.  held_out: see `curves`.
+    """
+    figure = Figure(figsize=(11, 7.5 + 0.22 * -(-len(names) // 4)), layout="constrained")
+    (train, test), (accuracy, clock) = figure.subplots(2, 2)
+    for name, rows, style in zip(names, histories, run_styles(len(names)), strict=True):
+        epochs = [row["epoch"] for row in rows]
+        percent = [100 * row["test_accuracy"] for row in rows]
+        minutes = np.cumsum([row["seconds"] for row in rows]) / 60
+        for axes, x, y in (
+            (train, epochs, [row["train_loss"] for row in rows]),
+            (test, epochs, [row["test_loss"] for row in rows]),
+            (accuracy, epochs, percent),
+            (clock, minutes, percent),
+        ):
+            # a marker at every epoch of a long run would hide its line; the last one always has one
+            shown = sorted({*range(len(rows) - 1, -1, -max(len(rows) // 12, 1))})
+            axes.plot(x, y, label=name, markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
+    for axes, label in (
+        (train, "training loss (nats)"),
+        (test, f"{held_out} loss (nats)"),
+        (accuracy, f"{held_out} accuracy (%)"),
+        (clock, f"{held_out} accuracy (%)"),
+    ):
+        axes.set_ylabel(label)
+        axes.set_xlabel("minutes" if axes is clock else "epoch")
+        axes.grid(alpha=0.3)
+        if axes is not clock:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    for axes in (train, test):
+        axes.set_ylim(bottom=0)
+    clock.set_xlim(left=0)
+    figure.legend(*train.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 4))
+    return figure

@@ -179,13 +179,14 @@ def recipe_table() -> str:
     configs = [make_config(recipe) for recipe in RECIPES]
     rows = [["", *RECIPES]]
     for name in names:
-        rows.append([name.replace("_", "-"), *(_shown(getattr(config, name)) for config in configs)])
+        rows.append([name.replace("_", "-"), *(shown(getattr(config, name)) for config in configs)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting as people read it: yes, no, 0.001, none for an empty text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
