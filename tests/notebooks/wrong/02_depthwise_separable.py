@@ -97,4 +97,90 @@ def pointwise_backward(dy, cache):
     return dy @ w.T, (dy.reshape(-1, cout).T @ x.reshape(-1, cin)).reshape(cin, cout)
 """,
     ],
+    "depthwise_backward": [
+        """
+import numpy as np
+
+from tinymnv1.ops import depthwise_forward
+from tinymnv1.ops.window import span
+
+
+def depthwise_backward(dy, cache):
+    x, w, stride, padding = cache
+    kh, kw, _ = w.shape
+    out_h, top, bottom = span(x.shape[1], kh, stride, padding)
+    out_w, left, right = span(x.shape[2], kw, stride, padding)
+    xp = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
+    for i in range(kh):
+        for j in range(kw):
+            met = (slice(None), slice(i, i + stride * out_h, stride), slice(j, j + stride * out_w, stride))
+            dxp[met] = dy * w[i, j]
+            dw[i, j] = (xp[met] * dy).sum(axis=(0, 1, 2))
+    return dxp[:, top : top + x.shape[1], left : left + x.shape[2]], dw
+""",
+        """
+import numpy as np
+
+from tinymnv1.ops import depthwise_forward
+from tinymnv1.ops.window import span
+
+
+def depthwise_backward(dy, cache):
+    x, w, stride, padding = cache
+    kh, kw, _ = w.shape
+    out_h, top, bottom = span(x.shape[1], kh, stride, padding)
+    out_w, left, right = span(x.shape[2], kw, stride, padding)
+    xp = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
+    for i in range(kh):
+        for j in range(kw):
+            met = (slice(None), slice(i, i + stride * out_h, stride), slice(j, j + stride * out_w, stride))
+            dxp[met] += dy * w[i, j]
+            dw[i, j] = (xp[met] * dy).sum()
+    return dxp[:, top : top + x.shape[1], left : left + x.shape[2]], dw
+""",
+        """
+import numpy as np
+
+from tinymnv1.ops import depthwise_forward
+from tinymnv1.ops.window import span
+
+
+def depthwise_backward(dy, cache):
+    x, w, stride, padding = cache
+    kh, kw, _ = w.shape
+    out_h, top, bottom = span(x.shape[1], kh, stride, padding)
+    out_w, left, right = span(x.shape[2], kw, stride, padding)
+    xp = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
+    for i in range(kh):
+        for j in range(kw):
+            met = (slice(None), slice(i, i + stride * out_h, stride), slice(j, j + stride * out_w, stride))
+            dxp[met] += dy * w[kh - 1 - i, kw - 1 - j]
+            dw[i, j] = (xp[met] * dy).sum(axis=(0, 1, 2))
+    return dxp[:, top : top + x.shape[1], left : left + x.shape[2]], dw
+""",
+        """
+import numpy as np
+
+from tinymnv1.ops import depthwise_forward
+from tinymnv1.ops.window import span
+
+
+def depthwise_backward(dy, cache):
+    x, w, stride, padding = cache
+    kh, kw, _ = w.shape
+    out_h, top, bottom = span(x.shape[1], kh, stride, padding)
+    out_w, left, right = span(x.shape[2], kw, stride, padding)
+    xp = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    dxp, dw = np.zeros_like(xp), np.zeros_like(w)
+    for i in range(kh):
+        for j in range(kw):
+            met = (slice(None), slice(i, i + stride * out_h, stride), slice(j, j + stride * out_w, stride))
+            dxp[met] += dy * w[i, j]
+            dw[i, j] = (xp[met] * dy).sum(axis=(0, 1, 2))
+    return dxp[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]], dw
+""",
+    ],
 }
