@@ -1,13 +1,16 @@
 """Checkpoints: exact round trips, and a clear error for every kind of damage, down to a single bit."""
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from tinymnv1.errors import CheckpointError
-from tinymnv1.files import write_atomically
+from tinymnv1.files import remove_temporary_files, write_atomically
 
 
 @pytest.fixture
@@ -95,6 +98,45 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch)
         save_checkpoint(path, arrays, meta | {"lr": 0.2})
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can die at a chosen moment")
+def test_a_kill_at_any_moment_of_a_write_leaves_the_newest_or_the_one_before(tmp_path):
+    """The process dies before the first call that touches the disk, before the second, and so on."""
+    last, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+    newest = set()
+    for moment in range(20):
+        for step in (1, 2):
+            save_checkpoint(last, {"a": np.zeros(9)}, {"step": step}, previous)
+        if (process := os.fork()) == 0:
+            die_before(moment)
+            save_checkpoint(last, {"a": np.zeros(9)}, {"step": 3}, previous)
+            os._exit(0)
+        done = os.waitpid(process, 0)[1] == 0
+        good = [load_checkpoint(path)[1]["step"] for path in (last, previous) if path.exists()]  # never a damaged one
+        newest.add((len(good), good[0]))
+        remove_temporary_files(tmp_path)
+        assert {p.name for p in tmp_path.iterdir()} <= {last.name, previous.name}
+        if done:
+            break
+    assert done
+    assert newest == {(2, 2), (1, 2), (2, 3)}  # before the two moves, between them, after them
+
+
+def die_before(moment):
+    """End this process, as SIGKILL would, before that call out of those that touch the disk."""
+    calls = iter(range(100))
+
+    def hooked(call):
+        def f(*arguments, **options):
+            if next(calls) == moment:
+                os._exit(9)
+            return call(*arguments, **options)
+
+        return f
+
+    for owner, name in ((tempfile, "mkstemp"), (os, "fsync"), (Path, "chmod"), (Path, "replace")):
+        setattr(owner, name, hooked(getattr(owner, name)))
 
 
 def test_write_atomically_replaces_and_keeps_ordinary_permissions(tmp_path):

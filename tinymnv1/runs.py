@@ -4,8 +4,11 @@
 disk before either of the two changes its name, so at every moment at least one of them is good.
 """
 
+import csv
+import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,14 @@ def write_run_file(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise CheckpointError(f"{path}: could not be written ({error.strerror}); {_way_on(path.parent)}") from error
+
+
+def write_metrics(path: Path, header: dict[str, str], rows: Sequence[dict[str, float]]) -> None:
+    """Write a CSV file. header: each key of the rows, and the title of its column. Raises as `write_run_file` does."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, tuple(header), lineterminator="\n")
+    writer.writerows([header, *rows])
+    write_run_file(path, text.getvalue().encode())
 
 
 def _way_on(folder: Path) -> str:

@@ -8,8 +8,6 @@ runs/<name>/config.json         the settings, for people
             curves.png confusion.png predictions.png
 """
 
-import csv
-import io
 import json
 import math
 import time
@@ -30,7 +28,7 @@ from tinymnv1.ops import softmax, softmax_cross_entropy
 from tinymnv1.ops.window import Array
 from tinymnv1.optim import SGD, Adam, AdamW, Optimizer, clip_gradient_norm
 from tinymnv1.recipes import TrainConfig
-from tinymnv1.runs import BEST, LAST, check_same_run, clear_away, save_run, write_run_file
+from tinymnv1.runs import BEST, LAST, check_same_run, clear_away, save_run, write_metrics, write_run_file
 from tinymnv1.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
 
 COLUMNS = (
@@ -346,8 +344,5 @@ class Trainer:
         self.history = meta["history"]
 
     def _write_metrics(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writerow({name: name.replace("test", self.dataset.held_out) for name in COLUMNS})
-        writer.writerows(self.history)
-        write_run_file(self.folder / "metrics.csv", text.getvalue().encode())
+        header = {name: name.replace("test", self.dataset.held_out) for name in COLUMNS}
+        write_metrics(self.folder / "metrics.csv", header, self.history)
