@@ -159,8 +159,9 @@ def _number(value: float) -> str:
 
 def strip(frames: Sequence[Frame]) -> Figure:
     """The steps as rows of one picture. A solid blue frame is read, a dashed black one is written."""
-    figure = Figure(figsize=(11, 2.8 * len(frames)), layout="none")  # laying out takes as long as drawing, and the
-    place = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.8, "wspace": 0.12}  # slider draws at every step
+    figure = Figure(figsize=(11, 2.8 * len(frames)))
+    figure.set_layout_engine("none")  # fixed places: laying out takes as long as drawing, and the slider draws a lot
+    place = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.8, "wspace": 0.12}
     rows = np.asarray(figure.subfigures(len(frames), 1, squeeze=False)).ravel()
     for part, frame in zip(rows, frames, strict=True):
         part.suptitle(frame.caption, fontsize=10, y=0.98)
