@@ -28,9 +28,9 @@ def test_the_average_is_its_formula(backend):
         for name, array in model.state_dict().items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
             expected[name] = keeps[-1] * expected[name] + (1 - keeps[-1]) * array
+        for name, array in average.model.state_dict().items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-5, err_msg=name)
     assert keeps[0] < 0.2 < keeps[5] < keeps[-1] == 0.7
-    for name, array in average.model.state_dict().items():
-        np.testing.assert_allclose(array, expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_the_average_starts_as_the_model_and_shares_no_memory_with_it():
