@@ -31,7 +31,7 @@ from tinymnv1.train import main as train
 
 SETTINGS = (
     *("--data", "folder", "--resolution", "32", "--augment", "crop-flip", "--width", "0.25", "--dropout", "0.2"),
-    *("--epochs", "8", "--batch-size", "16", "--threads", "1"),
+    *("--ema-decay", "0.9", "--epochs", "8", "--batch-size", "16", "--threads", "1"),
 )
 OFTEN = ("--checkpoint-minutes", "0")
 KILLS = 4

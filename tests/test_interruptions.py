@@ -26,7 +26,7 @@ from tinymnv1.cli import run_command
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
-    *("--data", "folder", "--resolution", "32", "--augment", "crop-flip", "--dropout", "0.2"),
+    *("--data", "folder", "--resolution", "32", "--augment", "crop-flip", "--dropout", "0.2", "--ema-decay", "0.9"),
     *("--epochs", "2", "--batch-size", "16"),  # ten steps an epoch
 )
 OFTEN = ("--checkpoint-minutes", "0")

@@ -177,7 +177,7 @@ def write_metrics(path: Path, header: dict[str, str], rows: Sequence[dict[str, f
 
 def _way_on(folder: Path) -> str:
     if has_run(folder):
-        return f"its last good checkpoint is there: go on with python -m tinymnv1.train --resume {folder}"
+        return f"the last good checkpoint is there: go on with python -m tinymnv1.train --resume {folder}"
     return "nothing of the run is saved yet: start it again"
 
 
