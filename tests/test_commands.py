@@ -261,7 +261,7 @@ def test_the_seed_recipe_runs_on_a_few_images(pets, tmp_path):
     assert "Epoch [1/1], Loss: " in result.stdout
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "summary"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "predict", "summary"])
 def test_help_explains_itself(name, tmp_path):
     result = command(name, "--help", cwd=tmp_path)
     assert result.returncode == 0

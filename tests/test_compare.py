@@ -75,10 +75,11 @@ def test_the_picture_holds_every_run(runs):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_thirty_runs_look_different_with_and_without_colour():
+def test_many_runs_look_different_with_and_without_colour():
     styles = plots.run_styles(28)
     assert len({(s["color"], s["linestyle"]) for s in styles}) == 28
     assert len({(s["marker"], s["linestyle"]) for s in styles}) == 28
+    assert len({(s["color"], s["marker"]) for s in styles}) == 28
     assert all(s["color"] != plots.YELLOW for s in styles), "yellow on white is hard to see"
 
 
@@ -155,7 +156,8 @@ def test_a_run_that_cannot_be_read_is_one_line_and_no_picture(runs, spoil, words
     assert not (tmp_path / "c.png").exists()
 
 
-def test_wrong_arguments(runs, tmp_path, capsys):
+def test_wrong_arguments(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for arguments, word in (
         ((), "RUN"),
         ((runs[0], runs[0]), "given twice"),

@@ -142,13 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             " time and the speed (of the median epoch), and draw their curves over each other. Runs may be of different"
             " lengths, and still be going on."
         ),
+        epilog="example: python -m tinymnv1.compare runs/shapes-1 runs/shapes-2 --out both.png",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders that tinymnv1.train wrote")
     parser.add_argument(
         "--out", type=Path, default=Path("compare.png"), metavar="PATH", help="the picture (default: compare.png)"
     )
     args = parser.parse_args(argv)
-    plots.check_picture(args.out)
     if len({run.resolve() for run in args.runs}) < len(args.runs):
         raise ConfigError("a run is given twice")
     logs = [read_log(run) for run in args.runs]

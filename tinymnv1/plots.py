@@ -99,7 +99,7 @@ def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
 
 
 def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
-    """The confusion matrix as shares of each true class, with the counts written in.
+    """The confusion matrix as shares of each true class, with the counts written in, and each class's accuracy.
 
     matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out.
     """
@@ -111,9 +111,10 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), classes)
+    right = [f", {share[k, k]:.0f} %" if matrix[k].any() else "" for k in range(count)]
+    axes.set_yticks(range(count), [f"{name}{told}" for name, told in zip(classes, right, strict=True)])
     axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set_ylabel("true class, and the share of it that is right")
     axes.grid(visible=False)
     axes.set_title(title)
     if count <= 30:
