@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -319,6 +320,15 @@ def test_a_folder_removed_in_mid_run_is_made_again(step, images, expected, tmp_p
     assert position(run)["step"] == step
     assert command("--resume", run) == 0
     assert result(run) == expected
+
+
+def test_without_its_best_checkpoint_a_run_keeps_the_best_from_there_on(images, tmp_path, monkeypatch):
+    """Otherwise a run whose folder was removed after its best epoch would end with no model to evaluate."""
+    run, evaluate, accuracies = tmp_path / "run", trainer.evaluate, iter((0.9, 0.5))
+    monkeypatch.setattr(trainer, "evaluate", lambda *a: replace(evaluate(*a), accuracy=next(accuracies)))
+    at_step(monkeypatch, 14, (run / "best.safetensors").unlink)
+    assert command(*new(images, run)) == 0
+    assert position(run, "best.safetensors")["epoch"] == 2
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(images, tmp_path, capsys):

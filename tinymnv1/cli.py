@@ -37,16 +37,10 @@ def run_command(main: Callable[[], int]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has left: nothing to complain about
-        _give_up_stdout()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print("error: the disk that the output goes to is full; free some space", file=sys.stderr)
-        _give_up_stdout()
         return 2
-
-
-def _give_up_stdout() -> None:
-    """Let Python flush what is left of the output into nothing when it exits, instead of failing again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
