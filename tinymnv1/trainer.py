@@ -308,13 +308,13 @@ class Trainer:
         )
 
     def _save(self, name: str) -> None:
-        for parameter_name, p in self.model.parameters():
-            if not np.isfinite(p.data).all():
-                raise self._diverged(f"{parameter_name} is no longer finite after step {self.position.step}")
         arrays = {f"model.{k}": v for k, v in self.trained_model.state_dict().items()}
         if self.average:
             arrays |= {f"unaveraged.{k}": v for k, v in self.model.state_dict().items()}
         arrays |= {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        for array_name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{array_name} is no longer finite after step {self.position.step}")
         meta = {
             "config": asdict(self.config),
             "model": self.model.config_dict(),
