@@ -7,6 +7,7 @@ bit. A checkpoint is written after every step, so many a kill lands in the middl
 
 import argparse
 import csv
+import math
 import os
 import shutil
 import signal
@@ -65,19 +66,41 @@ def start(arguments: Sequence[str], log: Path) -> int:
         os._exit(status)
 
 
-def killed_after(process: int, seconds: float) -> bool:
-    """Wait, then kill. False if the process was done by itself before. Raises RuntimeError if it failed."""
-    end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done and status:
-            raise RuntimeError(f"a run ended with status {os.waitstatus_to_exitcode(status)}")
-        if done:
+def ended(process: int) -> bool:
+    """Is the run done? Raises RuntimeError if it failed."""
+    done, status = os.waitpid(process, os.WNOHANG)
+    if done and status:
+        raise RuntimeError(f"a run ended with status {os.waitstatus_to_exitcode(status)}")
+    return bool(done)
+
+
+def finish(process: int) -> None:
+    """Wait for the end of a run."""
+    while not ended(process):
+        time.sleep(0.01)
+
+
+def kill(process: int, run: Path, saves: int, delay: float) -> bool:
+    """Let the run save itself so many times, wait so many seconds more, and kill it. False if it was done before."""
+    newest = when_saved(run)
+    due = time.monotonic() + delay if saves == 0 else math.inf
+    while time.monotonic() < due:
+        if ended(process):
             return False
-        if (left := end - time.monotonic()) <= 0:
-            os.kill(process, signal.SIGKILL)
-            return os.WIFSIGNALED(os.waitpid(process, 0)[1])
-        time.sleep(min(left, 0.01))
+        if (now := when_saved(run)) != newest and saves > 0:
+            newest, saves = now, saves - 1
+            due = time.monotonic() + delay if saves == 0 else math.inf
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def when_saved(run: Path) -> int:
+    """The time of the newest checkpoint in nanoseconds; 0: there is none."""
+    try:
+        return (run / LAST).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def what_was_hit(run: Path) -> str:
@@ -104,14 +127,21 @@ def result(run: Path) -> dict[str, object]:
     return found
 
 
-def crash(folder: Path, name: str, images: Path, seconds: float, rng: np.random.Generator) -> list[str]:
-    """Train one run to its end through several kills, each within so many seconds; returns what each of them hit."""
+def crash(folder: Path, name: str, images: Path, rng: np.random.Generator) -> list[str]:
+    """Train one run to its end through several kills; returns what each of them hit.
+
+    It begins with one thread and goes on with all: the number of threads must not matter.
+    """
     run, log = folder / name, folder / f"{name}.log"
     hits: list[str] = []
     while True:
         again = ("--resume", str(run)) if has_run(run) else (*SETTINGS, "--data-dir", str(images), "--out", str(run))
-        patience = rng.uniform(0, seconds) if len(hits) < KILLS else 3600.0
-        if not killed_after(start((*again, *OFTEN), log), patience):
+        process = start((*again, *OFTEN), log)
+        if len(hits) == KILLS:
+            finish(process)
+            return hits
+        saves = int(rng.integers(0, 36))  # of about ninety in all; the time of a step is below a tenth of a second
+        if not kill(process, run, saves, rng.uniform(0, 0.1 if saves else 1.0)):
             return hits
         hits.append(what_was_hit(run))
 
@@ -134,17 +164,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="crashes-"))
     images = folder / "images"
     write_images(images)
-    whole = (*SETTINGS, "--data-dir", str(images), *OFTEN, "--out")
-    for name in ("warm", "whole"):  # the first may have to compile the kernels
-        began = time.time()
-        killed_after(start((*whole, str(folder / name)), folder / f"{name}.log"), 3600)
-    trained = (folder / "whole" / LAST).stat().st_mtime - began  # without the pictures, which take long
+    finish(start((*SETTINGS, "--data-dir", str(images), *OFTEN, "--out", str(folder / "whole")), folder / "whole.log"))
     expected = result(folder / "whole")
     rng = np.random.default_rng(args.seed)
     hits: Counter[str] = Counter()
     began, different = time.monotonic(), []
     for i in tqdm(range(args.runs), unit="run", disable=None, leave=False):
-        hits.update(crash(folder, f"run-{i}", images, 0.7 * trained, rng))
+        hits.update(crash(folder, f"run-{i}", images, rng))
         found = result(folder / f"run-{i}")
         if wrong := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
             different.append(f"{folder / f'run-{i}'}: {wrong[0]} differs ({len(wrong)} in all)")
