@@ -39,6 +39,9 @@ out among the columns of the result instead."""
 NARROW = 64
 """Rows of up to so many floats need no copy: a block of them is one piece, smaller than the first-level cache."""
 
+NARROW_GRADIENT = 256
+"""The same for the weights' gradient, whose tiles read a row's neighbouring numbers, and come back to it less often."""
+
 
 @serial
 def _copy_in(x, ix, ldx, rows, columns, a, ia, lda):
@@ -106,12 +109,12 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
     for start in range(chunk * rows // chunks, last, block):
         count = min(block, last - start)
         # A tile reads up to GRADIENT_ROWS - 1 numbers beyond a row of x, for rows of a tile that dw does not have.
-        if depth <= NARROW and start + count < rows:
+        if depth <= NARROW_GRADIENT and start + count < rows:
             left, il, ldl = x, start * depth, depth
         else:
             left, il, ldl = a, 0, lda
             _copy_in(x, start * depth, depth, count, depth, a, 0, lda)
-        if columns <= NARROW and columns % LANES == 0:
+        if columns <= NARROW_GRADIENT and columns % LANES == 0:
             right, ir, ldr = dy, start * columns, columns
         else:
             right, ir, ldr = a, dz, ldz
