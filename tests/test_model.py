@@ -49,6 +49,22 @@ def test_the_first_loss_is_ln_of_the_classes(classes):
     assert loss == pytest.approx(math.log(classes), rel=0.02)
 
 
+def test_initial_weights_have_the_spread_they_are_said_to_have():
+    """slim: one standard deviation for all, cut off at two. fan-in: uniform, so the bound and bound / sqrt(3)."""
+    cut = 0.8796  # standard deviation of a normal number that is cut off at two standard deviations
+    for name, p in small(width=1.0, init="slim").parameters():
+        if name.endswith(("conv.weight", "depthwise.weight", "pointwise.weight")):
+            assert np.abs(p.data).max() <= 2 * 0.09
+            assert p.data.std() == pytest.approx(0.09 * cut, rel=4 / math.sqrt(2 * p.size)), name
+    for name, p in small(width=1.0, init="fan-in").parameters():
+        if name.endswith(("conv.weight", "depthwise.weight", "pointwise.weight")):
+            bound = {3: 1 / 3, 4: 27**-0.5, 2: len(p.data) ** -0.5}[p.data.ndim]
+            assert 0.95 * bound < np.abs(p.data).max() <= bound * (1 + 1e-6), name
+            assert p.data.std() == pytest.approx(bound / math.sqrt(3), rel=4 / math.sqrt(2 * p.size)), name
+    with pytest.raises(ConfigError, match="init must be one of slim, fan-in, got 'he'"):
+        small(init="he")
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (32, 32), (50, 33)])
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_any_input_size_works(size, stem_stride):

@@ -8,7 +8,7 @@ import pytest
 
 from tinymnv1.averaging import WeightAverage
 from tinymnv1.checkpoint import load_checkpoint
-from tinymnv1.data import TrainingBatches, load_shapes
+from tinymnv1.data import TrainingBatches, load_shapes, resize
 from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
 from tinymnv1.recipes import RECIPES, TrainConfig, make_config, recipe_table
@@ -24,6 +24,8 @@ EVERYTHING = replace(
     label_smoothing=0.1,
     ema_decay=0.8,
     evaluate_every=2,
+    early_resolution=20,
+    init="fan-in",
 )
 
 
@@ -82,6 +84,31 @@ def test_the_settings_of_augmentation_reach_the_batches(data, tmp_path):
     for (x, labels), (x2, labels2) in zip(trainer.batches.epoch(1), expected.epoch(1), strict=True):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(labels, labels2)
+
+
+def test_the_first_half_of_the_epochs_may_use_smaller_images(data, tmp_path):
+    """They are the whole images, scaled down and then augmented: not parts of them."""
+    config = replace(SHORT, early_resolution=16, epochs=5, augment="crop-flip", cutout=8)
+    trainer = make(config, data, tmp_path)
+    sizes = [next(trainer.batches_of(epoch).epoch(epoch))[0].shape[1:3] for epoch in range(5)]
+    assert sizes == [(16, 16)] * 2 + [(32, 32)] * 3
+    small = replace(trainer.preprocess, resolution=16)
+    images = resize(data.train_images, 16)
+    expected = TrainingBatches(images, data.train_labels, 30, small, "crop-flip", SHORT.seed, cutout=4)
+    for (x, labels), (x2, labels2) in zip(trainer.batches_of(1).epoch(1), expected.epoch(1), strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(labels, labels2)
+    enlarging = make(replace(config, resolution=64, early_resolution=48), data, tmp_path / "large")
+    assert next(enlarging.batches_of(0).epoch(0))[0].shape[1:3] == (48, 48)
+    assert enlarging.early_batches.images is enlarging.batches.images  # scaled up batch by batch, which saves memory
+
+
+def test_the_initial_weights_are_those_of_the_setting(data, tmp_path):
+    def largest(init):
+        trainer = make(replace(SHORT, init=init), data, tmp_path / init)
+        return np.abs(dict(trainer.model.parameters())["blocks.0.depthwise.weight"].data).max()
+
+    assert largest("slim") <= 0.18 < largest("fan-in") <= 1 / 3
 
 
 def test_the_average_is_what_is_evaluated_and_saved(data, tmp_path):
@@ -207,6 +234,8 @@ def test_the_table_has_each_recipes_settings():
         ({"ema_decay": float("nan")}, "--ema-decay"),
         ({"augment": "none", "alternate_flip": True}, "--alternate-flip needs an --augment that flips, not none"),
         ({"augment": "reflect"}, "--augment must be one of"),
+        ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40"),
+        ({"init": "he"}, "--init must be one of slim, fan-in, got 'he'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, words):

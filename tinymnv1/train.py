@@ -29,6 +29,7 @@ HELP = {
     " class, of which every fifth is kept for testing",
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
+    "early_resolution": "pixels in the first half of the epochs, which are faster then. 0: as later",
     "limit": "use at most so many training and so many test images. 0: all",
     "validation": "hold so many training images out and evaluate on them instead of on the test images: settings can be"
     " chosen without these then. 0: none",
@@ -42,6 +43,8 @@ HELP = {
     "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
     "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
     "activation": "after every batch norm",
+    "init": "initial weights of the convolutions: slim, a standard deviation of 0.09, or fan-in, PyTorch's: uniform"
+    " within 1/sqrt(fan_in)",
     "dropout": "before the classifier, in [0, 1)",
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
     "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
@@ -66,6 +69,7 @@ GROUPS = {
         "data",
         "data_dir",
         "resolution",
+        "early_resolution",
         "limit",
         "validation",
         "normalise",
@@ -73,7 +77,7 @@ GROUPS = {
         "cutout",
         "alternate_flip",
     ),
-    "model": ("width", "stem_stride", "padding", "activation", "dropout", "backend"),
+    "model": ("width", "stem_stride", "padding", "activation", "dropout", "init", "backend"),
     "training": (
         "engine",
         "epochs",

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from tinymnv1.averaging import WeightAverage
 from tinymnv1.checkpoint import with_prefix
-from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches
+from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.engine import inference_engine, training_engine
 from tinymnv1.errors import DivergedError
 from tinymnv1.model import MobileNetV1
@@ -162,6 +162,7 @@ class Trainer:
             activation=config.activation,
             backend=config.backend,
             rng=config.seed,
+            init=config.init,
         )
         self.engine = training_engine(self.model, fused=config.engine == "fused")
         self.optimizer = make_optimizer(config, self.model)
@@ -177,6 +178,7 @@ class Trainer:
             config.cutout,
             config.alternate_flip,
         )
+        self.early_batches = self._small_batches() if config.early_resolution else None
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.schedule = make_schedule(config, len(self.batches))
         self.fingerprint = dataset.fingerprint()
@@ -184,6 +186,18 @@ class Trainer:
         self.history: list[Row] = []
         self.stop_requested = False
         self.saved_at = time.monotonic()
+
+    def _small_batches(self) -> TrainingBatches:
+        """The same batches at the early resolution. Images that are larger than that are scaled down here, once."""
+        batches, small = self.batches, self.config.early_resolution
+        images = batches.images if batches.images.shape[1] < small else resize(batches.images, small)
+        hole = self.config.cutout * small // self.preprocess.resolution
+        return replace(batches, images=images, preprocess=replace(self.preprocess, resolution=small), cutout=hole)
+
+    def batches_of(self, epoch: int) -> TrainingBatches:
+        """What the epoch (from 0) trains on: the first half of the run may use a lower resolution."""
+        early = self.early_batches if epoch < self.config.epochs // 2 else None
+        return early or self.batches
 
     @property
     def total_steps(self) -> int:
@@ -230,7 +244,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         at = self.position
         started = time.perf_counter()
-        for x, labels in self.batches.epoch(at.epoch, at.batch):
+        for x, labels in self.batches_of(at.epoch).epoch(at.epoch, at.batch):
             loss, logits = self.train_on(x, labels, self.schedule(at.step))
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss} at step {at.step + 1} (epoch {at.epoch + 1})")
