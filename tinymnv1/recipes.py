@@ -36,8 +36,8 @@ class TrainConfig:
     as later (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
     normalise: subtract the training pixels' mean and divide by their standard deviation.
     augment, cutout, alternate_flip: see `tinymnv1.data.TrainingBatches`.
-    width, stem_stride, padding, activation, dropout, init, backend: of the model; stem_stride 0 means 1 up to 64 pixels and 2
-    above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
+    width, stem_stride, padding, activation, dropout, init, backend: of the model; stem_stride 0 means 1 up to 64 pixels
+    and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
     optimizer, lr, momentum, nesterov, weight_decay: momentum and nesterov are SGD's.
     schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
     label_smoothing: see `tinymnv1.ops.softmax_cross_entropy`.  clip_norm: limit of the gradient's norm; 0 means none.
@@ -172,8 +172,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         CIFAR10 | {"width": 0.5, "epochs": 22, "ema_decay": 0.995, "evaluate_every": 2},
     ),
     "cifar10-record": (
-        "CIFAR-10, sized for seventy minutes on two cores: width 1.0, 56 epochs",
-        CIFAR10 | {"width": 1.0, "epochs": 56, "ema_decay": 0.999, "evaluate_every": 4},
+        "CIFAR-10, sized for seventy minutes on two cores: width 1.0, 48 epochs",
+        CIFAR10 | {"width": 1.0, "epochs": 48, "ema_decay": 0.999, "evaluate_every": 4},
     ),
 }
 """Name -> (what it is, the settings that differ from `TrainConfig`'s defaults)."""
