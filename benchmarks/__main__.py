@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json and not args.json.parent.is_dir():
         raise ConfigError(f"{args.json}: there is no folder {args.json.parent}")
     if args.tables_only:
-        update_documents(load(args.json or RESULTS))
+        if args.json:
+            raise ConfigError("--tables-only writes the documents from results.json: leave out --json")
+        update_documents(load(RESULTS))
         return 0
     target = args.json or (None if args.quick else RESULTS)
     options = Options(rounds, args.threads, args.quick)

@@ -213,9 +213,10 @@ def row(shape: Shape, name: str, measured: dict[str, Measurement]) -> dict[str, 
     """One pass of one convolution: our time and speed, PyTorch's in its better layout, and the paired ratio."""
     task = key(shape, name)
     found: dict[str, Any] = {"kind": shape.kind, "shape": shape.title, "pass": name}
-    ours, theirs = measured[OURS].seconds.get(task), measured[PYTORCH].seconds
-    if ours is not None:
-        median = statistics.median(ours)
+    # Of a contender that broke in a later round there are fewer times: it is missing.
+    ours, theirs = ((m.seconds if m.missing is None else {}) for m in (measured[OURS], measured[PYTORCH]))
+    if ours:
+        median = statistics.median(ours[task])
         found |= {
             "median": significant(median),
             "gflops": significant(shape.flop(name) / median / 1e9),
@@ -225,8 +226,8 @@ def row(shape: Shape, name: str, measured: dict[str, Measurement]) -> dict[str, 
         layouts = {layout: theirs[f"{task}, {layout}"] for layout in LAYOUTS}
         layout = best(layouts)
         found |= {"pytorch": significant(statistics.median(layouts[layout])), "layout": layout}
-        if ours is not None:
-            found["ratio"] = paired_ratio(ours, layouts[layout])
+        if ours:
+            found["ratio"] = paired_ratio(ours[task], layouts[layout])
     return found
 
 

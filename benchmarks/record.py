@@ -6,8 +6,9 @@ images, since settings that were chosen on the test images would make the test a
 """
 
 import datetime
+import hashlib
 import io
-import re
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,11 +104,9 @@ def measure(run: Path, data_dir: Path | None) -> tuple[Record, Log]:
             f" {100 * plain.accuracy:.2f} %: not of the same run, or not on the same data"
         )
     settings = {k: v for k, v in asdict(config).items() if k not in ("data_dir", "seed") and v != FIELDS[k].default}
-    name = name_of(config)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     record = {
-        "name": name,
         "seed": config.seed,
-        "command": command_of(config),
         "settings": settings,
         "test_images": images,
         "accuracy": last["test_accuracy"],
@@ -115,7 +114,7 @@ def measure(run: Path, data_dir: Path | None) -> tuple[Record, Log]:
         "flip_accuracy": flipped.accuracy,
         "seconds": log.seconds,
         "images_per_second": log.images_per_second,
-        "curve": re.sub(r"[^a-z0-9.]+", "-", f"{name} seed {config.seed}") + ".png",
+        "curve": f"{config.data}-{digest}-seed-{config.seed}.png",
         "processor": processor(),
         "cores": cores(),
         "date": datetime.date.fromtimestamp((run / "metrics.csv").stat().st_mtime).isoformat(),
@@ -140,7 +139,8 @@ def commit() -> str | None:
 def picture(record: Record, log: Log) -> bytes:
     """The run's curves as a small PNG: few colours are enough for lines."""
     png = io.BytesIO()
-    title = f"{record['name']}, seed {record['seed']}: test accuracy {100 * record['accuracy']:.2f} %"
+    c = log.config
+    title = f"{c.data}, width {c.width:g}, {c.epochs} epochs, seed {c.seed}: {100 * record['accuracy']:.2f} %"
     curves(log.history, title, log.held_out).savefig(png, format="png", dpi=80)
     small = io.BytesIO()
     Image.open(png).convert("RGB").quantize(32).save(small, "PNG", optimize=True)
@@ -156,7 +156,8 @@ def ablation_of(logs: Sequence[Log]) -> Record:
     for log in logs:
         if not log.config.validation:
             raise BenchmarkError(f"{log.folder}: was evaluated on the test images; an ablation needs --validation N")
-        if wrong := {"data", "validation", "limit"} & set(differing([base, log.config])):
+        same = {"data", "validation", "limit"} | ({"seed"} if base.limit else set())  # the seed chooses what is left
+        if wrong := same & set(differing([base, log.config])):
             raise BenchmarkError(f"{log.folder}: has another --{min(wrong)} than {logs[0].folder}")
     rows: dict[str, dict[int, float]] = {}
     for log in logs:
@@ -189,7 +190,8 @@ def records_table(records: Sequence[Record]) -> str:
     """A row a run, and one for the mean of those that differ in the seed alone; below, how each was made."""
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r["seed"]):
-        groups.setdefault(record["name"], []).append(record)
+        # The settings decide, and the name follows from them: a recipe may have changed since.
+        groups.setdefault(name_of(TrainConfig(**record["settings"])), []).append(record)
     rows, parts = [], []
     for name, group in sorted(groups.items()):
         for r in group:
@@ -207,7 +209,8 @@ def records_table(records: Sequence[Record]) -> str:
 
 def _how(name: str, group: Sequence[Record]) -> str:
     settings = ", ".join(f"{key.replace('_', '-')} {shown(value)}" for key, value in group[0]["settings"].items())
-    lines = [f"### {name}", "```\n" + "\n".join(r["command"] for r in group) + "\n```"]
+    commands = "\n".join(command_of(TrainConfig(**r["settings"], seed=r["seed"])) for r in group)
+    lines = [f"### {name}", f"```\n{commands}\n```"]
     lines.append(f"Settings other than the defaults: {settings or 'none'}.")
     for r in group:
         at = f"tinymnv1 {r['version']}" + (f", commit {r['commit']}" if r["commit"] else "")

@@ -16,7 +16,15 @@ from numeric import relative_error
 
 from benchmarks import __main__ as command
 from benchmarks import growth, harness, inference, kernels, machine, scaling, tables, train_step
-from benchmarks.harness import BenchmarkError, Contender, Options, paired_ratio, require_agreement, take_turns
+from benchmarks.harness import (
+    BenchmarkError,
+    Contender,
+    Measurement,
+    Options,
+    paired_ratio,
+    require_agreement,
+    take_turns,
+)
 from benchmarks.network import Case
 from benchmarks.torch_model import TorchMobileNetV1, images_to_torch
 from benchmarks.worker import reason
@@ -143,6 +151,20 @@ def test_each_op_is_compared_with_the_same_op():
     outputs[kernels.OURS][name] = [1.01 * size for size in outputs[kernels.OURS][name]]
     with pytest.raises(BenchmarkError, match=re.escape(name)):
         kernels.agree(outputs)
+
+
+def test_an_op_of_a_contender_that_broke_is_left_out():
+    """It has fewer times than there were rounds, which pair with nothing."""
+    shape = kernels.Shape("pointwise", 2, 4, 16, 16, stride=1)
+    task = kernels.key(shape, "forward")
+    ours = Measurement(seconds={task: [1.0, 2.0]})
+    theirs = Measurement(seconds={f"{task}, {layout}": [2.0, 4.0] for layout in kernels.LAYOUTS})
+    measured = {kernels.OURS: ours, kernels.PYTORCH: theirs}
+    assert kernels.row(shape, "forward", measured)["ratio"]["median"] == 2
+    broken = Measurement(seconds={name: times[:1] for name, times in theirs.seconds.items()}, missing="killed")
+    found = kernels.row(shape, "forward", measured | {kernels.PYTORCH: broken})
+    assert found["median"] == 1.5
+    assert found.keys().isdisjoint({"ratio", "pytorch"})
 
 
 def test_operations_and_bytes_of_an_op():
@@ -284,7 +306,12 @@ def test_one_benchmark_again_keeps_the_others(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("argv", "message"),
-    [(["speed"], "no benchmark 'speed'"), (["--rounds", "0"], "--rounds"), (["--threads", "-1"], "--threads")],
+    [
+        (["speed"], "no benchmark 'speed'"),
+        (["--rounds", "0"], "--rounds"),
+        (["--threads", "-1"], "--threads"),
+        (["--tables-only", "--json", "mine.json"], "leave out --json"),
+    ],
 )
 def test_wrong_options(argv, message):
     with pytest.raises(ConfigError, match=message):

@@ -99,6 +99,14 @@ def test_predict_names_the_classes(run, pets):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("dark") == 3  # both images' lists, and one path
     assert picture.exists()
+    alone = result.stdout.splitlines()[:2]
+    many = [pets / name / f"{i:02}.png" for name in ("dark", "light") for i in range(30)]
+    result = command("predict", out, *many, "--picture", picture, cwd=out.parent)
+    assert result.returncode == 0, result.stderr
+    *told, last = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in told] == list(map(str, many))
+    assert [told[4], told[34]] == alone, "an image's result does not depend on the others"
+    assert last == f"picture of the first 20: {picture}"
 
 
 def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
@@ -164,6 +172,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--resume", "nowhere"), ("nowhere", "no run to resume")),
         (("--resume", "nowhere", "--out", "x"), ("--out",)),
         (("--out", "taken/run"), ("taken", "is a file")),
+        (("--out", "x" * 300), ("xxx", "too long")),
         (("--threads", "0"), ("--threads",)),
         (("--unknown",), ("--unknown", "--help")),
         (("--resolution", "1", "--batch-size", "1", "--limit", "4"), ("one value per channel",)),

@@ -1,13 +1,14 @@
 """`evaluate`: which images it takes, and that flip averaging is told beside the plain figure."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinymnv1 import evaluate, train
-from tinymnv1.errors import ConfigError
+from tinymnv1.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,13 @@ def printed(capsys, *arguments):
 
 
 def test_training_says_what_it_was_evaluated_on(pets, tmp_path, capsys):
-    arguments = ("--data", "folder", "--data-dir", pets, "--resolution", 12, "--epochs", 1, "--batch-size", 8)
-    train.main([str(a) for a in (*arguments, "--out", tmp_path / "run", "--validation", 10)])
+    arguments = ("--data", "folder", "--data-dir", pets, "--resolution", 12, "--epochs", 2, "--batch-size", 8)
+    arguments = (*arguments, "--out", tmp_path / "run", "--validation", 10, "--early-resolution", 8)
+    train.main([str(a) for a in arguments])
     out = capsys.readouterr().out
     assert "38 training and 10 validation images" in out
-    assert re.search(r"Epoch \[1/1\].*, validation accuracy", out)
+    assert "12 pixels (8 in the first half of the epochs)" in out
+    assert re.search(r"Epoch \[1/2\].*, validation accuracy", out)
     assert "Accuracy of the model on the validation images: " in out
     assert not re.search("test (images|accuracy)", out)
 
@@ -69,3 +72,25 @@ def test_flip_averaging_stands_beside_the_plain_figure(run, capsys):
     averaged = re.search(r"with flip averaging: loss (.*), accuracy (.*) %", both)
     assert float(averaged[2]) <= 60
     assert float(averaged[1]) == pytest.approx(np.log(2), abs=0.1)
+
+
+def test_data_that_has_changed_is_no_longer_the_runs_own(run, pets, tmp_path, capsys):
+    """A new file moves the others on, and images that were trained on become test images."""
+    evaluate.main([str(run)])
+    assert capsys.readouterr().err == ""
+    other = tmp_path / "pets"
+    shutil.copytree(pets, other)
+    evaluate.main([str(run), "--data-dir", str(other)])
+    assert capsys.readouterr().err == "", "it has only moved"
+    shutil.copy(other / "left" / "03.png", other / "left" / "00-new.png")
+    evaluate.main([str(run), "--data-dir", str(other)])
+    assert "not the validation images of the run" in capsys.readouterr().err
+
+
+def test_a_run_without_an_evaluation_has_no_best_checkpoint_yet(run, tmp_path):
+    begun = tmp_path / "begun"
+    shutil.copytree(run, begun)
+    (begun / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="was not evaluated so far; use --checkpoint last"):
+        evaluate.main([str(begun)])
+    evaluate.main([str(begun), "--checkpoint", "last"])

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.crashes import result, write_images
-from tinymnv1 import train, trainer
+from tinymnv1 import runs, train, trainer
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint
 from tinymnv1.cli import run_command
 
@@ -190,9 +190,12 @@ def test_a_run_whose_last_checkpoint_is_missing_is_not_overwritten(stopped, imag
 
 def test_temporary_files_of_a_killed_write_are_cleared_away(stopped, expected):
     (stopped / ".last.safetensors.k3j_2x9q.part").write_bytes(b"half")
-    (stopped / "notes.txt").write_text("somebody's own")
+    own = [stopped / name for name in ("notes.txt", ".notes.part")]
+    for file in own:
+        file.write_text("somebody's own")
     assert command("--resume", stopped) == 0
-    (stopped / "notes.txt").unlink()  # fails if it was cleared away, too
+    for file in own:
+        file.unlink()  # fails if it was cleared away, too
     assert result(stopped) == expected
 
 
@@ -255,6 +258,43 @@ def test_a_changed_configuration_is_refused_by_name(stopped, tmp_path, capsys):
     refused(stopped, capsys, "config.json: says seed 0, but last.safetensors was trained with 7")  # another run's file
     save_checkpoint(stopped / "last.safetensors", arrays, meta | {"config": meta["config"] | {"swirl": 1}})
     refused(stopped, capsys, "another version of tinymnv1", "swirl")
+
+
+def test_other_settings_are_refused_before_their_data_is_looked_for(stopped, capsys):
+    """Otherwise CIFAR-10 would be downloaded first."""
+    refused(stopped, capsys, "--data folder, not cifar10", arguments=("--data", "cifar10", "--data-dir", "nowhere"))
+
+
+@pytest.mark.skipif(runs.fcntl is None, reason="this system has no locks on folders")
+def test_one_process_at_a_time_trains_a_run(stopped, expected, images, tmp_path, capsys):
+    with runs.alone(stopped):
+        refused(stopped, capsys, stopped, "another process is training this run")
+    assert command("--resume", stopped) == 0
+    assert result(stopped) == expected
+    (tmp_path / "new").mkdir()
+    with runs.alone(tmp_path / "new"):
+        assert command(*new(images, tmp_path / "new")) == 2
+    assert "another process" in capsys.readouterr().err
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_runs_that_start_together_get_a_folder_each(tmp_path, monkeypatch):
+    """Two have seen that runs/shapes-1 is free; one of them was faster to create it."""
+    seen = iter([tmp_path / "shapes-1", tmp_path / "shapes-1", tmp_path / "shapes-2"])
+    monkeypatch.setattr(runs, "next_run_folder", lambda parent, stem: next(seen))
+    assert [runs.claim_next_folder(tmp_path, "shapes").name for _ in range(2)] == ["shapes-1", "shapes-2"]
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(images, tmp_path):
+    """`python -m tinymnv1.train | head -1`."""
+    arguments = [sys.executable, "-m", "tinymnv1.train", *new(images, tmp_path / "run")]
+    process = subprocess.Popen(map(str, arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0, process.stderr.read()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert position(tmp_path / "run")["epoch"] == 2
 
 
 def full_disk(patch):

@@ -58,15 +58,15 @@ def test_a_sweep_trains_as_the_run_would_and_ends_when_it_is_worse_than_a_guess(
     train_on = Trainer.train_on
 
     def watched(trainer, x, labels, lr):
-        used.append((lr, len(labels), trainer.config.label_smoothing))
+        used.append((lr, x.shape[:2], trainer.config.label_smoothing))
         return train_on(trainer, x, labels, lr)
 
     monkeypatch.setattr(Trainer, "train_on", watched)
     monkeypatch.setattr(lr_finder, "WARM_UP", 5)
     told = []
-    result = sweep(replace(CONFIG, label_smoothing=0.1), data, told.append)
+    result = sweep(replace(CONFIG, label_smoothing=0.1, early_resolution=8, epochs=2), data, told.append)
     assert [rate for rate, _, _ in used] == [1e-3] * 5 + result.rates
-    assert used[0][1:] == (20, 0.1)
+    assert {tuple(rest) for _, *rest in used} == {((20, 8), 0.1)}, "20 images, of the size that the run begins with"
     assert told == [*told[:5], *result.losses]
     factors = np.divide(result.rates[1:], result.rates[:-1])
     np.testing.assert_allclose(factors, 1e5 ** (1 / (STEPS - 1)))

@@ -99,8 +99,9 @@ def test_the_first_half_of_the_epochs_may_use_smaller_images(data, tmp_path):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(labels, labels2)
     enlarging = make(replace(config, resolution=64, early_resolution=48), data, tmp_path / "large")
-    assert next(enlarging.batches_of(0).epoch(0))[0].shape[1:3] == (48, 48)
-    assert enlarging.early_batches.images is enlarging.batches.images  # scaled up batch by batch, which saves memory
+    early = enlarging.batches_of(0)
+    assert next(early.epoch(0))[0].shape[1:3] == (48, 48)
+    assert early.images is data.train_images  # scaled up batch by batch, which saves memory
 
 
 def test_the_initial_weights_are_those_of_the_setting(data, tmp_path):
@@ -234,7 +235,9 @@ def test_the_table_has_each_recipes_settings():
         ({"ema_decay": float("nan")}, "--ema-decay"),
         ({"augment": "none", "alternate_flip": True}, "--alternate-flip needs an --augment that flips, not none"),
         ({"augment": "reflect"}, "--augment must be one of"),
-        ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40"),
+        ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40; 0 means none"),
+        ({"cutout": 33}, "--cutout must be at most the run's 32 pixels, got 33"),
+        ({"warmup": 4.5}, "--warmup must be at most the run's 4 epochs, got 4.5"),
         ({"init": "he"}, "--init must be one of slim, fan-in, got 'he'"),
     ],
 )

@@ -75,12 +75,10 @@ def test_a_run_is_recorded_with_its_figures_and_its_curves(trained, page, capsys
     assert entry["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in rows))
     assert entry["test_images"] == 60
     assert entry["settings"] == {"epochs": 2, "batch_size": 20, "lr": 0.01, "limit": 60}
-    assert entry["command"] == (
-        "python -m tinymnv1.train --recipe quick --limit 60 --epochs 2 --batch-size 20 --lr 0.01"
-    )
+    command = "python -m tinymnv1.train --recipe quick --limit 60 --epochs 2 --batch-size 20 --lr 0.01"
     text = record.PAGE.read_text()
     assert record.NONE_YET["records"] not in text
-    for part in (entry["command"], record.percent(entry["flip_accuracy"]), entry["date"], entry["processor"]):
+    for part in (command, record.percent(entry["flip_accuracy"]), entry["date"], entry["processor"]):
         assert part in text
     assert out.strip() in text
     picture = page / "records" / entry["curve"]
@@ -177,7 +175,21 @@ def test_seeds_of_one_configuration_get_a_mean(trained, page):
     table = record.records_table([other, entry])
     assert table.count("| mean of 2 |") == 1
     assert "| **50.00 %** | **75.00 %** | 0:00:50 |" in table
-    assert "mean of" not in record.records_table([entry, other | {"name": "quick"}])
+    assert "mean of" not in record.records_table([entry, other | {"settings": entry["settings"] | {"lr": 0.02}}])
+
+
+def test_a_record_keeps_its_settings_when_its_recipe_changes(trained, page, monkeypatch):
+    """It is then no longer that recipe, but that recipe with options, and no mean with the new one's runs."""
+    entry, _ = record.measure(trained, None)
+    then = entry | {"settings": make_config("cifar10-fast").__dict__ | {"data_dir": ""}}
+    del then["settings"]["seed"]
+    monkeypatch.setitem(RECIPES, "cifar10-fast", ("", RECIPES["cifar10-fast"][1] | {"epochs": 5}))
+    now = then | {"settings": then["settings"] | {"epochs": 5}, "seed": 1}
+    table = record.records_table([then, now])
+    assert "| `cifar10-fast --epochs 22` | 0 |" in table
+    assert "python -m tinymnv1.train --recipe cifar10-fast --epochs 22\n" in table
+    assert "| `cifar10-fast` | 1 |" in table
+    assert "mean of" not in table
 
 
 def test_the_ablation_is_beside_its_base_and_over_seeds(tmp_path, page, capsys):
@@ -204,6 +216,7 @@ def test_the_ablation_is_beside_its_base_and_over_seeds(tmp_path, page, capsys):
         ({"validation": 0}, "needs --validation"),
         ({"validation": 10}, "has another --validation"),
         ({"limit": 10}, "has another --limit"),
+        ({"limit": 10, "seed": 1}, "has another --limit"),
         ({}, "same settings and the same seed"),
     ],
 )
@@ -211,4 +224,11 @@ def test_an_ablation_compares_like_with_like(tmp_path, change, message):
     base = make_config("quick", validation=5, epochs=1)
     logs = [read_log(write_run(tmp_path / name, c, [0.5])) for name, c in (("a", base), ("b", replace(base, **change)))]
     with pytest.raises(BenchmarkError, match=message):
+        record.ablation_of(logs)
+
+
+def test_the_seed_chooses_the_images_of_a_limited_ablation(tmp_path):
+    base = make_config("quick", validation=50, limit=20, epochs=1)
+    logs = [read_log(write_run(tmp_path / str(seed), replace(base, seed=seed), [0.5])) for seed in range(2)]
+    with pytest.raises(BenchmarkError, match="has another --seed"):
         record.ablation_of(logs)

@@ -19,15 +19,15 @@ class WeightAverage:
     """A second model, whose weights and running statistics are the averages of those of `source`.
 
     decay: the share of the average that each step keeps, in [0, 1): it looks back over about 1 / (1 - decay) steps.
-    In the first steps it keeps less, so that the initial weights are soon forgotten:
+    Raises ConfigError otherwise. In the first steps it keeps less, so that the initial weights are soon forgotten:
 
         keep = min(decay, (1 + step) / (10 + step))
         average = keep * average + (1 - keep) * weights
 
     Batch norm's running statistics are averaged in the same way. They belong to the weights of their own step, those of
     the averaged network are a little different; to have these exactly, one would run training images through it before
-    each evaluation (Izmailov et al. 2018, arXiv 1803.05407, section 3.2). But the rate falls to nothing at the end of a
-    run, so that all weights in the average are nearly the same there, and so are their statistics.
+    each evaluation (Izmailov et al. 2018, arXiv 1803.05407, section 3.2). But where the rate falls to nothing at
+    the end of a run (cosine, one-cycle), all weights in the average are nearly the same, and so are their statistics.
     """
 
     def __init__(self, source: MobileNetV1, decay: float) -> None:

@@ -23,6 +23,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int]) -> int:
     """Run a command line's main; turn what a user can mend into one line on stderr and status 2."""
+    status = 0
     try:
         status = main()
         sys.stdout.flush()
@@ -38,9 +39,12 @@ def run_command(main: Callable[[], int]) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has left: nothing to complain about
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return status
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            print("error: the disk that the output goes to is full; free some space", file=sys.stderr)
+        elif error.filename is not None:  # a path that is too long, or that we may not read
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        else:
             raise
-        print("error: the disk that the output goes to is full; free some space", file=sys.stderr)
         return 2

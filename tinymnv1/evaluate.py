@@ -67,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if data == config.data:
         dataset = (replace(config, validation=0) if args.split == "test" else config).part_of(dataset)
+        own = "validation" if config.validation else "test"
+        if dataset.held_out == own and dataset.fingerprint()["test images"] != trained.data.get("test images"):
+            print(
+                f"note: these are not the {own} images of the run: the data has changed since. It may have been trained"
+                " on some of them",
+                file=sys.stderr,
+            )
     engine, count = inference_engine(trained.model), len(dataset.test_labels)
 
     def run(engine: Callable[[Array], Array]) -> Evaluation:

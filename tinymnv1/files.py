@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 _TEMPORARY = ".part"
@@ -39,12 +40,14 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
     if os.name == "posix":  # the new name itself must survive a power cut, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            with contextlib.suppress(OSError):  # some network drives cannot; the file is in its place all the same
+                os.fsync(folder)
         finally:
             os.close(folder)
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Delete what a killed `write_atomically` left in `folder`. Raises OSError if that fails."""
-    for temporary in folder.glob(f".*{_TEMPORARY}"):
-        temporary.unlink(missing_ok=True)
+def remove_temporary_files(folder: Path, names: Iterable[str]) -> None:
+    """Delete what killed writes of files with these names left in `folder`. Raises OSError if that fails."""
+    for name in names:
+        for temporary in folder.glob(f".{name}.*{_TEMPORARY}"):
+            temporary.unlink(missing_ok=True)

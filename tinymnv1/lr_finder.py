@@ -109,5 +109,6 @@ def sweep(config: TrainConfig, dataset: Dataset, on_step: Callable[[float], None
 
 
 def _endless(trainer: Trainer) -> Iterator[tuple[Array, Array]]:
+    batches = trainer.batches_of(0)  # one resolution from start to end, so that only the rate moves the loss
     for epoch in count():
-        yield from trainer.batches.epoch(epoch)
+        yield from batches.epoch(epoch)

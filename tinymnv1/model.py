@@ -158,16 +158,18 @@ class MobileNetV1:
     The first nine arguments are those of `ModelConfig`. backend: "numba" (float32 only) or "numpy".
     dtype: float32 or float64.  rng: a seed or a Generator; it draws the initial weights, and dropout's masks later.
 
-    init: how the convolutions' initial weights are drawn. "slim": truncated normal, standard deviation 0.09, whatever
-    the layer. "fan-in": uniform within 1 / sqrt(fan_in) of zero, PyTorch's default; fan_in is the number of products in
-    one output, 9 for a depthwise convolution and Cin for a pointwise one.
+    init: how the convolutions' initial weights are drawn. "slim": normal with standard deviation 0.09, cut off at two
+    of them (0.079 is left), whatever the layer. "fan-in": uniform within 1 / sqrt(fan_in) of zero, PyTorch's default;
+    fan_in is the number of products in one output, 9 for a depthwise convolution and Cin for a pointwise one.
 
     Their size does not matter to the output, since a batch norm follows, but it sets the pace. The gradient of a
     scale-free weight falls as 1 / |w|, so a step of SGD turns it by an angle that goes as lr / |w|^2 (van Laarhoven
     2017, arXiv 1706.05350, section 2). "slim" suits the narrow networks. With 512 channels its pointwise matrices are
-    3.5 times as large as those of "fan-in" and turn twelve times more slowly, its depthwise filters are half as large
-    and turn four times faster. The classifier has no batch norm; it starts at 0.01, so that the first loss is about
-    ln(num_classes).
+    3.1 times as large as those of "fan-in" and turn ten times more slowly, its depthwise filters are 0.41 times as
+    large and turn six times faster. The classifier has no batch norm; it starts at 0.01, so that the first loss is
+    about ln(num_classes).
+
+    Raises ConfigError on values outside these.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class SGD(Optimizer):
         v = momentum * v + g                    (v = g at the first step)
         w = w - lr * v                          or, with Nesterov,  w - lr * (g + momentum * v)
 
-    lr, weight_decay: at least 0.  momentum: in [0, 1).  nesterov needs a momentum above 0.
+    lr, weight_decay: at least 0.  momentum: in [0, 1).  nesterov needs a momentum above 0. ConfigError otherwise.
     """
 
     slots = ("momentum",)
@@ -115,7 +115,7 @@ class Adam(Optimizer):
         w = w - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
     The divisions by 1 - beta^t undo the pull towards zero of means that start at zero.
-    lr, weight_decay: at least 0.  betas: each in [0, 1).  eps: above 0.
+    lr, weight_decay: at least 0.  betas: each in [0, 1).  eps: above 0. Raises ConfigError otherwise.
     """
 
     slots = ("mean", "square")
@@ -161,10 +161,10 @@ class AdamW(Adam):
 
 
 def clip_gradient_norm(parameters: Iterable[tuple[str, Parameter]], max_norm: float) -> float:
-    """Scale all gradients by one factor so that their joint Euclidean norm is at most max_norm (above 0).
+    """Scale all gradients by one factor so that their joint Euclidean norm is at most max_norm.
 
     Returns the norm before clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1). As in PyTorch, the factor is
-    max_norm / (norm + 1e-6).
+    max_norm / (norm + 1e-6). Raises ConfigError unless max_norm is above 0.
     """
     if not max_norm > 0:
         raise ConfigError(f"max_norm must be above 0, got {max_norm}")

@@ -1,4 +1,4 @@
-"""Every figure of the project: each function takes data and returns a matplotlib Figure.
+"""The figures of training runs: each function takes data and returns a matplotlib Figure.
 
 Colours are Okabe and Ito's, which people with any kind of colour vision can tell apart; what colour says is also said
 by a line style, a marker or a word.

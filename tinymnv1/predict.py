@@ -14,14 +14,17 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.ops import softmax
 from tinymnv1.runs import load_trained
 
+SHOWN = 20
+"""So many images are classified at a time, and drawn: more would not fit into a picture."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = CommandParser(
         prog="python -m tinymnv1.predict",
         description=(
-            "Print the most probable classes of each image and draw them. An image is scaled until its shorter side has"
-            " the model's resolution, and the middle is kept."
+            f"Print the most probable classes of each image and draw the first {SHOWN}. An image is scaled until its"
+            " shorter side has the model's resolution, and the middle is kept."
         ),
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
@@ -39,14 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(picture.resolve() == path.resolve() for path in args.images):
         raise ConfigError(f"{picture}: is one of the images, and would be overwritten; choose another --picture")
     plots.check_picture(picture)
-    images = np.stack([read_image(path, trained.preprocess.resolution) for path in args.images])
-    probabilities = softmax(inference_engine(trained.model)(trained.preprocess(images)))
-    for path, p in zip(args.images, probabilities, strict=True):
-        top = np.argsort(-p, kind="stable")[:5]
-        print(f"{path}: " + ", ".join(f"{trained.classes[k]} {100 * p[k]:.1f} %" for k in top))
-    figure = plots.top_classes(images, [path.name for path in args.images], probabilities, trained.classes)
-    plots.save_figure(figure, picture)
-    print(f"picture: {picture}")
+    engine = inference_engine(trained.model)
+    for first in range(0, len(args.images), SHOWN):
+        paths = args.images[first : first + SHOWN]
+        images = np.stack([read_image(path, trained.preprocess.resolution) for path in paths])
+        probabilities = softmax(engine(trained.preprocess(images)))
+        for path, p in zip(paths, probabilities, strict=True):
+            top = np.argsort(-p, kind="stable")[:5]
+            print(f"{path}: " + ", ".join(f"{trained.classes[k]} {100 * p[k]:.1f} %" for k in top))
+        if first == 0:
+            figure = plots.top_classes(images, [path.name for path in paths], probabilities, trained.classes)
+            plots.save_figure(figure, picture)
+    print(f"picture{f' of the first {SHOWN}' if len(args.images) > SHOWN else ''}: {picture}")
     return 0
 
 

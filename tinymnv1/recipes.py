@@ -32,18 +32,20 @@ class TrainConfig:
     limit: use at most so many training and so many test images; 0 means all.
     validation: so many training images are held out, and the run is evaluated on them instead of on the test images
     (`Dataset.with_validation`); 0 means none.
-    early_resolution: pixels in the first half of the epochs (rounded down), which take less time then; 0 means the same
-    as later (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
+    early_resolution: pixels in the first epochs // 2 epochs, which take less time then; 0 means the same as later
+    (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
     normalise: subtract the training pixels' mean and divide by their standard deviation.
     augment, cutout, alternate_flip: see `tinymnv1.data.TrainingBatches`.
     width, stem_stride, padding, activation, dropout, init, backend: of the model; stem_stride 0 means 1 up to 64 pixels
     and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
-    optimizer, lr, momentum, nesterov, weight_decay: momentum and nesterov are SGD's.
+    epochs: passes over the training images.  batch_size: images per step.  optimizer: a name in OPTIMIZERS.
+    lr: the schedule's highest.  momentum, nesterov: SGD's.  weight_decay: see `tinymnv1.optim`.
     schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
     label_smoothing: see `tinymnv1.ops.softmax_cross_entropy`.  clip_norm: limit of the gradient's norm; 0 means none.
     ema_decay: of the average of the weights (`tinymnv1.averaging.WeightAverage`), which is evaluated and saved in their
     place; 0 means that there is none.
     evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
+    seed: of the initial weights, the order of the images and the augmentation.
     """
 
     data: str = "shapes"
@@ -116,8 +118,14 @@ class TrainConfig:
         if self.early_resolution > self.effective_resolution():
             raise ConfigError(
                 f"--early-resolution must be at most the run's {self.effective_resolution()} pixels,"
-                f" got {self.early_resolution}"
+                f" got {self.early_resolution}; 0 means none"
             )
+        if self.cutout > self.effective_resolution():
+            raise ConfigError(
+                f"--cutout must be at most the run's {self.effective_resolution()} pixels, got {self.cutout}"
+            )
+        if self.warmup > self.epochs:
+            raise ConfigError(f"--warmup must be at most the run's {self.epochs} epochs, got {self.warmup:g}")
         if self.alternate_flip and not self.augment.endswith("flip"):
             raise ConfigError(f"--alternate-flip needs an --augment that flips, not {self.augment}")
 

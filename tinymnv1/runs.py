@@ -4,11 +4,12 @@
 disk before either of the two changes its name, so at every moment at least one of them is good.
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,19 @@ from tinymnv1.model import MobileNetV1
 from tinymnv1.ops.window import Array
 from tinymnv1.recipes import TrainConfig
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+RUN_FILES = (LAST, BEST, "config.json", "metrics.csv", "curves.png", "confusion.png", "predictions.png")
+"""What a run writes into its folder; the last checkpoint becomes PREVIOUS by a change of name."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint gives to someone who only wants to use the model."""
+    """What a checkpoint gives to someone who only wants to use the model. data: its run's `Dataset.fingerprint`."""
 
     model: MobileNetV1
     preprocess: Preprocessing
@@ -34,6 +42,7 @@ class TrainedModel:
     config: TrainConfig
     epoch: int
     path: Path
+    data: dict[str, str]
 
 
 def load_trained(run: Path, which: str = "best") -> TrainedModel:
@@ -43,8 +52,11 @@ def load_trained(run: Path, which: str = "best") -> TrainedModel:
     """
     path = run / f"{which}.safetensors" if run.is_dir() else run
     if not path.exists():
+        if has_run(run):
+            raise CheckpointError(f"{path}: not there yet, as the run was not evaluated so far; use --checkpoint last")
         raise CheckpointError(f"{path}: no such checkpoint; give a folder that tinymnv1.train wrote, such as runs/NAME")
     arrays, meta = load_checkpoint(path)
+    config = saved_config(meta, path)
     model = MobileNetV1(**meta["model"])
     model.load_state_dict(with_prefix(arrays, "model."))
     preprocessing = meta["preprocessing"]
@@ -52,9 +64,10 @@ def load_trained(run: Path, which: str = "best") -> TrainedModel:
         model,
         Preprocessing(preprocessing["resolution"], tuple(preprocessing["mean"]), tuple(preprocessing["std"])),
         tuple(meta["classes"]),
-        saved_config(meta, path),
+        config,
         meta["position"]["epoch"],
         path,
+        meta.get("data", {}),
     )
 
 
@@ -107,18 +120,25 @@ def load_run(folder: Path) -> SavedRun:
     raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left to resume from, start a new run")
 
 
+def check_same_settings(folder: Path, before: TrainConfig, config: TrainConfig) -> None:
+    """Raise CheckpointError, which says what differs, unless a run's settings are still the same.
+
+    Its data may lie in another folder than before.
+    """
+    for key, value in asdict(config).items():
+        if key != "data_dir" and value != (then := getattr(before, key)):
+            raise CheckpointError(
+                f"{folder}: was trained with --{key.replace('_', '-')} {then}, not {value};"
+                " resume without that option, or start a new run"
+            )
+
+
 def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, data: dict[str, str]) -> None:
     """Raise CheckpointError, which says what differs, unless meta is of a run with these settings and this data.
 
-    data: its `Dataset.fingerprint()`. The data may lie in another folder than before.
+    data: its `Dataset.fingerprint()`.
     """
-    before = asdict(saved_config(meta, folder / LAST))
-    for key, value in asdict(config).items():
-        if key != "data_dir" and value != before[key]:
-            raise CheckpointError(
-                f"{folder}: was trained with --{key.replace('_', '-')} {before[key]}, not {value};"
-                " resume without that option, or start a new run"
-            )
+    check_same_settings(folder, saved_config(meta, folder / LAST), config)
     then = meta.get("data", {})
     if changed := [part for part in data if data[part] != then.get(part)]:
         raise CheckpointError(
@@ -189,7 +209,7 @@ def has_run(folder: Path) -> bool:
 def clear_away(folder: Path) -> None:
     """Delete the temporary files of a run that was killed as it wrote. Raises CheckpointError if that fails."""
     try:
-        remove_temporary_files(folder)
+        remove_temporary_files(folder, RUN_FILES)
     except OSError as error:
         raise CheckpointError(f"{folder}: temporary files cannot be deleted ({error.strerror})") from error
 
@@ -223,3 +243,43 @@ def next_run_folder(parent: Path, stem: str) -> Path:
     while (parent / f"{stem}-{number}").exists():
         number += 1
     return parent / f"{stem}-{number}"
+
+
+def claim_next_folder(parent: Path, stem: str) -> Path:
+    """Create `next_run_folder` for this process alone: of several that start together, each gets one of its own.
+
+    Raises ConfigError if it cannot be created.
+    """
+    new_run_folder(parent)
+    while True:
+        folder = next_run_folder(parent, stem)
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process was faster
+            continue
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
+        return folder
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within this context no other process can train the run in `folder`. Raises ConfigError if one does already.
+
+    It is a lock on the folder itself, which the system takes back when the process ends, however it ends. Where there
+    are no such locks (Windows, some network drives) nothing is locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{folder}: another process is training this run; wait for it, or stop it") from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -20,7 +20,10 @@ def constant(lr: float) -> Schedule:
 
 
 def step_decay(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
-    """lr, multiplied by gamma at each of the milestones (steps) once it is reached."""
+    """lr, multiplied by gamma at each of the milestones (steps) once it is reached.
+
+    Raises ConfigError unless the milestones increase.
+    """
     if list(milestones) != sorted(set(milestones)):
         raise ConfigError(f"milestones must increase, got {list(milestones)}")
     return lambda step: lr * gamma ** sum(step >= m for m in milestones)
@@ -30,6 +33,7 @@ def cosine(lr: float, total_steps: int, final_lr: float = 0.0) -> Schedule:
     """From lr down to final_lr along half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
 
     lr(t) = final_lr + (lr - final_lr) (1 + cos(pi t / total_steps)) / 2, and final_lr from total_steps on.
+    Raises ConfigError if total_steps is below 1.
     """
     _require_steps(total_steps)
 
@@ -47,6 +51,7 @@ def one_cycle(
 
     It starts at lr / start_factor, reaches lr after the fraction `rise` of the steps, and ends, at step
     total_steps - 1, at lr / (start_factor * final_factor). These are PyTorch's OneCycleLR and its defaults.
+    Raises ConfigError if total_steps is below 1 or rise is not between 0 and 1.
     """
     _require_steps(total_steps)
     if not 0 < rise < 1:
@@ -66,7 +71,10 @@ def one_cycle(
 
 
 def warmup(schedule: Schedule, steps: int) -> Schedule:
-    """Multiply the first `steps` rates by 1/steps, 2/steps, ..., 1 (Goyal et al. 2017, arXiv 1706.02677)."""
+    """Multiply the first `steps` rates by 1/steps, 2/steps, ..., 1 (Goyal et al. 2017, arXiv 1706.02677).
+
+    Raises ConfigError if steps is below 0.
+    """
     if steps < 0:
         raise ConfigError(f"warm-up steps must be at least 0, got {steps}")
     return lambda step: schedule(step) * min((step + 1) / steps, 1.0) if steps else schedule(step)

@@ -1,6 +1,7 @@
 """Train a MobileNetV1: `python -m tinymnv1.train`. A thin command line over `tinymnv1.trainer`."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import textwrap
@@ -18,7 +19,15 @@ from tinymnv1.data import Dataset, load_dataset
 from tinymnv1.errors import ConfigError
 from tinymnv1.lr_finder import STEPS, WARM_UP, sweep
 from tinymnv1.recipes import CHOICES, FIELDS, RECIPES, TrainConfig, make_config, recipe_table
-from tinymnv1.runs import check_run_folder, load_run, new_run_folder, next_run_folder
+from tinymnv1.runs import (
+    alone,
+    check_run_folder,
+    check_same_settings,
+    claim_next_folder,
+    load_run,
+    new_run_folder,
+    next_run_folder,
+)
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
 ENOUGH_STEPS = 100
@@ -43,8 +52,8 @@ HELP = {
     "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
     "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
     "activation": "after every batch norm",
-    "init": "initial weights of the convolutions: slim, a standard deviation of 0.09, or fan-in, PyTorch's: uniform"
-    " within 1/sqrt(fan_in)",
+    "init": "initial weights of the convolutions: slim, normal with 0.09, cut off at 0.18, or fan-in, PyTorch's:"
+    " uniform within 1/sqrt(fan_in)",
     "dropout": "before the classifier, in [0, 1)",
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
     "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
@@ -188,19 +197,27 @@ class Progress:
         self.bar.update()
 
     def epoch(self, row: Row) -> None:
-        """Print a finished epoch's line."""
-        self.bar.write(
+        """Print a finished epoch's line. If nobody reads any more (`| head -3`), the run goes on without a word."""
+        line = (
             f"Epoch [{row['epoch']}/{self.trainer.config.epochs}], Loss: {row['train_loss']:.4f},"
             f" training accuracy {100 * row['train_accuracy']:.2f} %,"
             f" {self.trainer.dataset.held_out} accuracy {100 * row['test_accuracy']:.2f} %,"
             f" {row['images_per_second']:,.0f} images/s"
         )
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.bar.write(line)
+            sys.stdout.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     args = vars(make_parser().parse_args(argv))
+    with contextlib.ExitStack() as held:
+        return _train(args, held)
+
+
+def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
+    """Train as the options say. held: gets the run's folder, which is this process's own until the end."""
     recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
     find_lr = args.pop("find_lr")
     if not (minutes := args.pop("checkpoint_minutes")) >= 0:  # NaN is not, either
@@ -211,8 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--find-lr is for a run that has not begun: leave out --resume")
         if recipe or out:
             raise ConfigError("--resume goes on with the run's own settings and folder: leave out --recipe and --out")
+        if resume.is_dir():
+            held.enter_context(alone(resume))
         saved = load_run(resume)
         config, folder = replace(saved.config, **args), resume
+        check_same_settings(folder, saved.config, config)  # before its data is looked for, and perhaps downloaded
     else:
         config = make_config(recipe or "quick", **args)
         folder = out or (Path("runs") if find_lr else next_run_folder(Path("runs"), config.data))
@@ -232,12 +252,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if saved.damage:
             print(saved.fall_back(), file=sys.stderr)
     else:
-        new_run_folder(folder)
+        folder = trainer.folder = new_run_folder(out) if out else claim_next_folder(Path("runs"), config.data)
+        held.enter_context(alone(folder))
     parameters = sum(p.data.size for _, p in trainer.model.parameters())
+    pixels = f"{config.effective_resolution()} pixels"
+    if config.early_resolution and config.epochs > 1:
+        pixels += f" ({config.early_resolution} in the first half of the epochs)"
     print(
         f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training and"
         f" {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
-        f" {config.effective_resolution()} pixels; run folder {folder}",
+        f" {pixels}; run folder {folder}",
         flush=True,
     )
     if trainer.position.epoch == config.epochs:
@@ -250,7 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = _fit(trainer)
     except Interrupted:
-        print(f"stopped and saved; go on with: python -m tinymnv1.train --resume {folder}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # Ctrl-C may have stopped the reader, too
+            print(f"stopped and saved; go on with: python -m tinymnv1.train --resume {folder}", file=sys.stderr)
         return 130
     _draw(trainer, result)
     best = plots.best_row(trainer.history)

@@ -178,7 +178,7 @@ class Trainer:
             config.cutout,
             config.alternate_flip,
         )
-        self.early_batches = self._small_batches() if config.early_resolution else None
+        self._early_batches: TrainingBatches | None = None
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.schedule = make_schedule(config, len(self.batches))
         self.fingerprint = dataset.fingerprint()
@@ -196,8 +196,12 @@ class Trainer:
 
     def batches_of(self, epoch: int) -> TrainingBatches:
         """What the epoch (from 0) trains on: the first half of the run may use a lower resolution."""
-        early = self.early_batches if epoch < self.config.epochs // 2 else None
-        return early or self.batches
+        if not self.config.early_resolution or epoch >= self.config.epochs // 2:
+            self._early_batches = None  # their images are a copy: free it
+            return self.batches
+        if self._early_batches is None:
+            self._early_batches = self._small_batches()
+        return self._early_batches
 
     @property
     def total_steps(self) -> int:

@@ -214,7 +214,7 @@ def test_validation_images_are_training_images_held_out():
     """Each once, in one of the two parts; each class with its share; the same ones in every run."""
     labels = np.repeat([0, 1, 2], [50, 30, 20])[np.random.default_rng(0).permutation(100)]
     data = Dataset("n", ("a", "b", "c"), numbered(100), labels, numbered(5), labels[:5], (0,) * 3, (1,) * 3)
-    for count in (1, 10, 37, 99):
+    for count in (1, 10, 37, 90):
         part = data.with_validation(count)
         held, kept = part.test_images[:, 0, 0, 0], part.train_images[:, 0, 0, 0]
         assert len(held) == count
@@ -230,6 +230,8 @@ def test_validation_images_are_training_images_held_out():
     for count in (0, 100):
         with pytest.raises(ConfigError, match="from 1 to 99 of the 100 training images"):
             data.with_validation(count)
+    with pytest.raises(ConfigError, match="--validation 99 leaves no training image of class 'a'"):
+        data.with_validation(99)
 
 
 def test_what_cannot_work_is_refused():

@@ -54,7 +54,8 @@ class Dataset:
         """The same set with `count` of its training images in place of the test images, which are out of reach then.
 
         Which ones is the same for every run and every seed, and each class has its share of them, to within one image.
-        mean and std stay those of all training images. Raises ConfigError if count is below 1 or leaves none to train.
+        mean and std stay those of all training images. Raises ConfigError if count is below 1, or
+        leaves none to train of all images or of a class.
         """
         total = len(self.train_labels)
         if not 1 <= count < total:
@@ -63,6 +64,9 @@ class Dataset:
         by_class = order[np.argsort(self.train_labels[order], kind="stable")]
         chosen = np.zeros(total, bool)
         chosen[by_class[np.arange(count) * total // count]] = True  # at equal distances
+        if lost := set(self.train_labels.tolist()) - set(self.train_labels[~chosen].tolist()):
+            name = self.classes[min(lost)]
+            raise ConfigError(f"--validation {count} leaves no training image of class {name!r}: hold fewer out")
         return replace(
             self,
             train_images=self.train_images[~chosen],

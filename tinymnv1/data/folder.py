@@ -70,11 +70,15 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
     else:
         found = _class_folders(folder)
         test = {name: files[TEST_SHARE - 1 :: TEST_SHARE] for name, files in found.items()}
-        train = {name: [f for f in files if f not in set(test[name])] for name, files in found.items()}
+        train = {
+            name: [f for i, f in enumerate(files) if i % TEST_SHARE != TEST_SHARE - 1] for name, files in found.items()
+        }
     classes = tuple(train)
     if len(classes) < 2:
         raise DataError(f"{folder}: needs at least two sub-folders of images, one a class; found {len(classes)}")
     for name, files in train.items():
+        if not name.isprintable():  # bytes that are not UTF-8 come as unpaired surrogates
+            raise DataError(f"{folder}: {name!r} has characters that cannot be printed; rename the folder")
         if not files:
             raise DataError(f"{folder}: class {name!r} has no training images")
     if not any(test.values()):

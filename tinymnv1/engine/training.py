@@ -1,8 +1,9 @@
 """The fused training engine: forward and backward of the whole network on a few kernels and one arena.
 
-The layers (`engine/layered.py`) pass each activation through memory four times in the forward pass: convolution, batch
-norm twice (statistics, then normalising), clip. Memory is slow, arithmetic is not. Here a convolution writes its raw
-output z once and takes the statistics while it is in the cache, and the next one normalises and clips as it loads:
+The layers (`engine/layered.py`) pass each activation through memory eight times in the forward pass: the convolution
+reads and writes, batch norm reads three times (mean, variance, normalising) and writes, the clip reads and writes.
+Memory is slow, arithmetic is not. Here a convolution writes its raw output z once and takes the statistics while it is
+in the cache, and the next one normalises and clips as it loads:
 
     forward     read z_in, write z_out
     backward    read dy_out, z_out and z_in, write dy_in        (dy: the gradient of the normalised z, before the clip)

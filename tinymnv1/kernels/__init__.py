@@ -1,7 +1,7 @@
 """The speed: the names and signatures of `tinymnv1.ops`, float32 only, compiled by Numba.
 
-This is the only folder that imports numba. What it does not speed up it re-exports from `ops`, so that a layer can
-be given either module.
+This is the only folder that imports numba (`train.py` does, too, to set the number of threads). What it does not speed
+up it re-exports from `ops`, so that a layer can be given either module.
 
     simd.py       vectors in registers, and the register tile of a matrix product
     product.py    matrix products: pointwise, linear and conv2d are made of them

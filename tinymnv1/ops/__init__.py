@@ -3,12 +3,12 @@
     y, cache = depthwise_forward(x, w, stride=2)
     dx, dw   = depthwise_backward(dy, cache)
 
-Activations are NHWC. Every op keeps the dtype it is given (float32 or float64), never writes to its inputs
-and never returns an array that shares memory with one. A cache may hold the inputs themselves, so leave
-them as they are until the backward pass is done. (The optimizers' steps, in optimizer.py, are made
-to work in place.)
+Activations are NHWC. Every op keeps the dtype it is given, float32 or float64 (those that prepare images make float32
+of uint8), never writes to its inputs and never returns an array that shares memory with one. A cache may hold the
+inputs themselves, so leave them as they are until the backward pass is done. (The optimizers' steps, in optimizer.py,
+are made to work in place.)
 
-`tinymnv1.kernels` exports the same names with the same signatures, in Numba.
+`tinymnv1.kernels` exports the same names, but for the naive loops, with the same signatures, in Numba.
 """
 
 from tinymnv1.ops.activation import relu6_backward, relu6_forward, relu_backward, relu_forward

@@ -1,4 +1,4 @@
-"""ReLU6 = min(max(x, 0), 6), and plain ReLU. MobileNetV1's paper says ReLU; every released model uses ReLU6."""
+"""ReLU6 = min(max(x, 0), 6), and plain ReLU. MobileNetV1's paper says ReLU; Google's released models use ReLU6."""
 
 import numpy as np
 

@@ -86,7 +86,8 @@ def batchnorm_inference(
 ) -> Array:
     """Normalise with the running statistics instead of the batch's: in evaluation an image's result is its own.
 
-    x: (N, H, W, C).  gamma, beta, running_mean, running_var: (C,).  Returns y: (N, H, W, C).
+    x: (N, H, W, C).  gamma, beta, running_mean, running_var: (C,).  eps: as in training.  Returns y: (N, H, W, C).
+    Raises ConfigError on shapes that do not fit.
     """
     check_batchnorm(x, gamma, beta)
     scale = gamma / np.sqrt(running_var + eps)

@@ -98,8 +98,8 @@ def conv2d_forward_naive(x: Array, w: Array, stride: int = 1, padding: str = "sy
 def conv2d_backward_naive(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """`conv2d_backward` as the same seven loops.
 
-    The forward pass does one multiplication at a time, y += x * w. Its derivative is two lines: what x would
-    have changed is w, what w would have changed is x, and both are weighted by the dy of the place that changed.
+    The forward pass does one product at a time, y += x * w. The product's derivative with respect to x is w, and with
+    respect to w it is x; each is multiplied by the dy of the output that the product was added to.
     """
     x, w, stride, padding = cache
     n_images, height, width, cin = x.shape

@@ -1,4 +1,5 @@
-"""Softmax and cross-entropy in one op: apart they overflow, together the gradient is one line."""
+"""Softmax and cross-entropy in one op. Apart, the logarithm of a probability that was rounded to 0 is -inf; together
+nothing overflows, and the gradient is one line."""
 
 import numpy as np
 

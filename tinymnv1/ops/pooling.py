@@ -84,7 +84,10 @@ def maxpool_backward(dy: Array, cache: MaxPoolCache) -> Array:
 
 
 def global_avgpool_forward(x: Array) -> tuple[Array, tuple[int, ...]]:
-    """Mean of each channel over the whole map. x: (N, H, W, C). Returns y: (N, C) and the cache for the backward."""
+    """Mean of each channel over the whole map. x: (N, H, W, C). Returns y: (N, C) and the cache for the backward.
+
+    Raises ConfigError unless x is (N, H, W, C).
+    """
     require_images(x, "global_avgpool")
     return x.mean(axis=(1, 2)), x.shape
 

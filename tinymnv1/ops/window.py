@@ -23,7 +23,7 @@ def span(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int, i
     padding:
         "symmetric": (kernel - 1) // 2 on both sides, as PyTorch's `padding=1` for a 3x3.
         "tf": TensorFlow's SAME: the output has ceil(size / stride) pixels and the zeros that this takes are
-        shared out with the odd one behind, so at stride 2 an even size is padded (0, 1) and an odd one (1, 1).
+        shared out with the odd one behind, so a 3x3 at stride 2 pads an even size by (0, 1) and an odd one by (1, 1).
     Returns (output size, zeros before, zeros after). Raises ConfigError where no window fits.
     """
     if stride < 1 or kernel < 1 or size < 1:
