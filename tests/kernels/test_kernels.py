@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1 import kernels, ops
+from tinymnv1.kernels.compile import CHUNKS
+from tinymnv1.kernels.simd import LANES
 
 JIT = not numba.config.DISABLE_JIT
 TOLERANCE = 2e-6  # float32 sums of a few hundred numbers, against float64
@@ -79,6 +81,16 @@ def test_depthwise(n, h, w, c, k, stride, padding, seed):
     rng = np.random.default_rng(seed)
     x, weight = rng.normal(size=(n, h, w, c)).astype(np.float32), rng.normal(size=(*k, c)).astype(np.float32)
     compare("depthwise", [x, weight], (stride, padding), rng)
+
+
+@pytest.mark.parametrize(("h", "w"), [(4, 4), (8, 8), (1, 4), (2, 12), (5, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("c", [LANES, 2 * LANES + 5])
+def test_depthwise_on_whole_strips(h, w, c, stride):
+    """From CHUNKS images on, the gradients of rows of whole strips are made strip by strip."""
+    rng = np.random.default_rng(h + w)
+    x = rng.normal(size=(CHUNKS + 3, h, w, c)).astype(np.float32)
+    compare("depthwise", [x, rng.normal(size=(3, 3, c)).astype(np.float32)], (stride,), rng)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -150,6 +162,9 @@ gamma, beta = rng.normal(size=(2, 21)).astype(np.float32)
 digest = hashlib.sha256()
 y, cache = kernels.depthwise_forward(x, w, 2)
 results = [y, *kernels.depthwise_backward(y, cache)]
+strips = rng.normal(size=(20, 5, 8, 21)).astype(np.float32)
+y, cache = kernels.depthwise_forward(strips, rng.normal(size=(3, 3, 21)).astype(np.float32))
+results += [y, *kernels.depthwise_backward(y, cache)]
 y, cache, mean, var = kernels.batchnorm_forward(x, gamma, beta)
 results += [y, mean, var, *kernels.batchnorm_backward(x, cache)]
 results.append(kernels.global_avgpool_forward(x)[0])
