@@ -19,24 +19,15 @@ from numba import prange
 from tinymnv1.kernels.blocks import Window, sum_chunks
 from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_like, aligned_zeros, as_float32, parallel, serial
 from tinymnv1.kernels.simd import LANES, vadd, vfma, vmul, vzero
-from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, load, row_start, store
+from tinymnv1.kernels.strips import STRIP, ZERO_ROWS, depthwise_row, load, row_start, store, strip_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
-
-STRIP = 4
-"""Pixels of a strip on the way back."""
 
 
 @serial
 def _weight(w, i, inside, n):
     """A tap's weights, or zeros if its row lies outside the image. That row is then read from inside, and not used."""
     return load(w, i, n) if inside else vzero()
-
-
-@serial
-def _column(a, i, inside, n):
-    """A block of channels from index i on, or zeros where a has no such pixel."""
-    return load(a, i, n) if inside else vzero()
 
 
 @serial
@@ -206,107 +197,6 @@ def _backward3(dy, x, w, dx, dw, chunks, groups, images, height, width, channels
                         )
 
 
-@serial
-def _taps_for_four(dy, i, ld, w, dw, q, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k):
-    """One row of taps for four neighbouring pixels of dx at stride 1: adds to their sums, and to dw.
-
-    i: index of the leftmost of the six pixels of dy that they met; left, right: whether the outer two exist.
-    q: index of the three weights, which are `ld` apart; idw + q is that of their sums in dw.
-    """
-    d0, d1, d2 = _column(dy, i, left, k), load(dy, i + ld, k), load(dy, i + 2 * ld, k)
-    d3, d4, d5 = load(dy, i + 3 * ld, k), load(dy, i + 4 * ld, k), _column(dy, i + 5 * ld, right, k)
-    w0, w1, w2 = load(w, q, k), load(w, q + ld, k), load(w, q + 2 * ld, k)
-    s0 = vfma(d0, w2, vfma(d1, w1, vfma(d2, w0, s0)))
-    s1 = vfma(d1, w2, vfma(d2, w1, vfma(d3, w0, s1)))
-    s2 = vfma(d2, w2, vfma(d3, w1, vfma(d4, w0, s2)))
-    s3 = vfma(d3, w2, vfma(d4, w1, vfma(d5, w0, s3)))
-    g = idw + q
-    store(dw, g, vfma(x3, d5, vfma(x2, d4, vfma(x1, d3, vfma(x0, d2, load(dw, g, k))))), k)
-    g += ld
-    store(dw, g, vfma(x3, d4, vfma(x2, d3, vfma(x1, d2, vfma(x0, d1, load(dw, g, k))))), k)
-    g += ld
-    store(dw, g, vfma(x3, d3, vfma(x2, d2, vfma(x1, d1, vfma(x0, d0, load(dw, g, k))))), k)
-    return s0, s1, s2, s3
-
-
-@serial
-def _taps_for_four_stride2(dy, i, ld, w, dw, q, idw, x0, x1, x2, x3, s0, s1, s2, s3, right, k):
-    """As `_taps_for_four`, at stride 2, of which the first pixel met column 1 of a window, the second column 0 of one
-    and column 2 of that to its left, and so on: three pixels of dy, of which the last may not exist."""
-    d0, d1, d2 = load(dy, i, k), load(dy, i + ld, k), _column(dy, i + 2 * ld, right, k)
-    w0, w1, w2 = load(w, q, k), load(w, q + ld, k), load(w, q + 2 * ld, k)
-    s0 = vfma(d0, w1, s0)
-    s1 = vfma(d0, w2, vfma(d1, w0, s1))
-    s2 = vfma(d1, w1, s2)
-    s3 = vfma(d1, w2, vfma(d2, w0, s3))
-    g = idw + q
-    store(dw, g, vfma(x3, d2, vfma(x1, d1, load(dw, g, k))), k)
-    g += ld
-    store(dw, g, vfma(x2, d1, vfma(x0, d0, load(dw, g, k))), k)
-    g += ld
-    store(dw, g, vfma(x3, d1, vfma(x1, d0, load(dw, g, k))), k)
-    return s0, s1, s2, s3
-
-
-@serial
-def _strip_backward(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, v, c0, c1, k):
-    """Four pixels of dx from (n, h, v) on and their share of dw, for channels c0 up to c1; padding of one pixel.
-
-    w has ZERO_ROWS of zeros behind its nine rows, each sum of dw as many rows to spare: they stand for taps outside.
-    """
-    place = ((n * height + h) * width + v) * channels
-    nothing = 9 * channels
-    if stride == 1:
-        in0, in2 = h + 1 < out_h, h > 0
-        i0 = row_start(n, h + 1, out_h, out_w * channels) + (v - 1) * channels
-        i1 = row_start(n, h, out_h, out_w * channels) + (v - 1) * channels
-        i2 = row_start(n, h - 1, out_h, out_w * channels) + (v - 1) * channels
-        q0, q2 = (0 if in0 else nothing), (6 * channels if in2 else nothing)
-        left, right = v > 0, v + 4 < width
-        for c in range(c0, c1, LANES):
-            p = place + c
-            x0, x1 = load(x, p, k), load(x, p + channels, k)
-            x2, x3 = load(x, p + 2 * channels, k), load(x, p + 3 * channels, k)
-            s = vzero()
-            s0, s1, s2, s3 = _taps_for_four(
-                dy, i0 + c, channels, w, dw, q0 + c, idw, x0, x1, x2, x3, s, s, s, s, left, right, k
-            )
-            s0, s1, s2, s3 = _taps_for_four(
-                dy, i1 + c, channels, w, dw, 3 * channels + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k
-            )
-            s0, s1, s2, s3 = _taps_for_four(
-                dy, i2 + c, channels, w, dw, q2 + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k
-            )
-            store(dx, p, s0, k)
-            store(dx, p + channels, s1, k)
-            store(dx, p + 2 * channels, s2, k)
-            store(dx, p + 3 * channels, s3, k)
-    else:
-        # As in `_backward_stride2_row3`: an even h + 1 was met by tap rows 0 and 2, an odd one by row 1 alone.
-        ra, right = (h + 1) // 2, v // 2 + 2 < out_w
-        even = (h + 1) % 2 == 0
-        ia = row_start(n, ra, out_h, out_w * channels) + v // 2 * channels
-        ib = row_start(n, ra - 1, out_h, out_w * channels) + v // 2 * channels
-        qa = (0 if even else 3 * channels) if ra < out_h else nothing
-        qb = 6 * channels
-        for c in range(c0, c1, LANES):
-            p = place + c
-            x0, x1 = load(x, p, k), load(x, p + channels, k)
-            x2, x3 = load(x, p + 2 * channels, k), load(x, p + 3 * channels, k)
-            s = vzero()
-            s0, s1, s2, s3 = _taps_for_four_stride2(
-                dy, ia + c, channels, w, dw, qa + c, idw, x0, x1, x2, x3, s, s, s, s, right, k
-            )
-            if even:
-                s0, s1, s2, s3 = _taps_for_four_stride2(
-                    dy, ib + c, channels, w, dw, qb + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, right, k
-                )
-            store(dx, p, s0, k)
-            store(dx, p + channels, s1, k)
-            store(dx, p + 2 * channels, s2, k)
-            store(dx, p + 3 * channels, s3, k)
-
-
 @parallel
 def _backward_strips(dy, x, w, dx, dw, chunks, images, height, width, channels, out_h, out_w, stride):
     """As `_backward3`, for a width of whole strips and a padding of one pixel. dw: (chunks, 9 + ZERO_ROWS, C), flat."""
@@ -317,11 +207,11 @@ def _backward_strips(dy, x, w, dx, dw, chunks, images, height, width, channels, 
         for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
             for h in range(height):
                 for v in range(0, width, STRIP):
-                    _strip_backward(
+                    strip_backward(
                         dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, v, 0, whole, None
                     )
                     if whole < channels:
-                        _strip_backward(
+                        strip_backward(
                             dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, v, whole,
                             channels, channels - whole,
                         )  # fmt: skip

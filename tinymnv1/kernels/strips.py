@@ -1,4 +1,4 @@
-"""The 3x3 depthwise convolution of a row, forward, strip by strip: for the layers, and for the inference engine.
+"""The 3x3 depthwise convolution strip by strip: forward for the layers and the inference engine, backward for layers.
 
 It goes through memory in order: for a strip of four neighbouring outputs (two at stride 2), all channels one vector
 after the other. The strip shares its pixels and its weights: at stride 1, 18 pixels and 9 weights are loaded for 36
@@ -11,6 +11,9 @@ ones, and the pixels are those of the nearest row; left and right of it the pixe
 
 from tinymnv1.kernels.compile import serial
 from tinymnv1.kernels.simd import LANES, vclip, vfma, vload, vload_tail, vstore, vstore_tail, vzero
+
+STRIP = 4
+"""Pixels of a strip on the way back."""
 
 ZERO_ROWS = 3
 """Rows of `channels` zeros behind the nine rows of weights."""
@@ -58,17 +61,17 @@ def _finish(v, bias, low, high):
 
 
 @serial
-def _column(x, i, inside):
-    """A block of channels of one pixel, or zeros where there is no such pixel and x must not be read."""
-    return vload(x, i) if inside else vzero()
+def _column(x, i, inside, n):
+    """A block of channels of one pixel, or zeros where there is no such pixel and x must not be read. n: of `load`."""
+    return load(x, i, n) if inside else vzero()
 
 
 @serial
 def _add_four(x, i, ldx, w, q, ldw, left, right, s0, s1, s2, s3):
     """Add one row of the window to four neighbouring outputs, stride 1: they share six pixels and three weights."""
     w0, w1, w2 = vload(w, q), vload(w, q + ldw), vload(w, q + 2 * ldw)
-    x0, x1, x2 = _column(x, i, left), vload(x, i + ldx), vload(x, i + 2 * ldx)
-    x3, x4, x5 = vload(x, i + 3 * ldx), vload(x, i + 4 * ldx), _column(x, i + 5 * ldx, right)
+    x0, x1, x2 = _column(x, i, left, None), vload(x, i + ldx), vload(x, i + 2 * ldx)
+    x3, x4, x5 = vload(x, i + 3 * ldx), vload(x, i + 4 * ldx), _column(x, i + 5 * ldx, right, None)
     s0 = vfma(x2, w2, vfma(x1, w1, vfma(x0, w0, s0)))
     s1 = vfma(x3, w2, vfma(x2, w1, vfma(x1, w0, s1)))
     s2 = vfma(x4, w2, vfma(x3, w1, vfma(x2, w0, s2)))
@@ -98,13 +101,13 @@ def _strip_of_four(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, i
 def _add_two(x, i, ldx, w, q, ldw, stride, left, right, s0, s1):
     """As `_add_four`, for two outputs at stride 1 or 2."""
     w0, w1, w2 = vload(w, q), vload(w, q + ldw), vload(w, q + 2 * ldw)
-    x0, x1, x2 = _column(x, i, left), vload(x, i + ldx), vload(x, i + 2 * ldx)
+    x0, x1, x2 = _column(x, i, left, None), vload(x, i + ldx), vload(x, i + 2 * ldx)
     s0 = vfma(x2, w2, vfma(x1, w1, vfma(x0, w0, s0)))
     if stride == 1:
-        x3 = _column(x, i + 3 * ldx, right)
+        x3 = _column(x, i + 3 * ldx, right, None)
         s1 = vfma(x3, w2, vfma(x2, w1, vfma(x1, w0, s1)))
     else:
-        x3, x4 = vload(x, i + 3 * ldx), _column(x, i + 4 * ldx, right)
+        x3, x4 = vload(x, i + 3 * ldx), _column(x, i + 4 * ldx, right, None)
         s1 = vfma(x4, w2, vfma(x3, w1, vfma(x2, w0, s1)))
     return s0, s1
 
@@ -175,3 +178,97 @@ def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, n, oh, c0
                 x, row0, row1, row2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, c0, c1, v, width, k
             )  # fmt: skip
         ow += strip
+
+
+@serial
+def _taps_for_four(dy, i, ld, w, dw, q, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k):
+    """One row of taps for four neighbouring pixels of dx at stride 1: adds to their sums, and to dw.
+
+    i: index of the leftmost of the six pixels of dy that they met; left, right: whether the outer two exist.
+    q: index of the three weights, which are `ld` apart; idw + q is that of their sums in dw.
+    """
+    d0, d1, d2 = _column(dy, i, left, k), load(dy, i + ld, k), load(dy, i + 2 * ld, k)
+    d3, d4, d5 = load(dy, i + 3 * ld, k), load(dy, i + 4 * ld, k), _column(dy, i + 5 * ld, right, k)
+    w0, w1, w2 = load(w, q, k), load(w, q + ld, k), load(w, q + 2 * ld, k)
+    s0 = vfma(d0, w2, vfma(d1, w1, vfma(d2, w0, s0)))
+    s1 = vfma(d1, w2, vfma(d2, w1, vfma(d3, w0, s1)))
+    s2 = vfma(d2, w2, vfma(d3, w1, vfma(d4, w0, s2)))
+    s3 = vfma(d3, w2, vfma(d4, w1, vfma(d5, w0, s3)))
+    g = idw + q
+    store(dw, g, vfma(x3, d5, vfma(x2, d4, vfma(x1, d3, vfma(x0, d2, load(dw, g, k))))), k)
+    g += ld
+    store(dw, g, vfma(x3, d4, vfma(x2, d3, vfma(x1, d2, vfma(x0, d1, load(dw, g, k))))), k)
+    g += ld
+    store(dw, g, vfma(x3, d3, vfma(x2, d2, vfma(x1, d1, vfma(x0, d0, load(dw, g, k))))), k)
+    return s0, s1, s2, s3
+
+
+@serial
+def _taps_for_four_stride2(dy, i, ld, w, dw, q, idw, x0, x1, x2, x3, s0, s1, s2, s3, right, k):
+    """As `_taps_for_four`, at stride 2, of which the first pixel met column 1 of a window, the second column 0 of one
+    and column 2 of that to its left, and so on: three pixels of dy, of which the last may not exist."""
+    d0, d1, d2 = load(dy, i, k), load(dy, i + ld, k), _column(dy, i + 2 * ld, right, k)
+    w0, w1, w2 = load(w, q, k), load(w, q + ld, k), load(w, q + 2 * ld, k)
+    s0 = vfma(d0, w1, s0)
+    s1 = vfma(d0, w2, vfma(d1, w0, s1))
+    s2 = vfma(d1, w1, s2)
+    s3 = vfma(d1, w2, vfma(d2, w0, s3))
+    g = idw + q
+    store(dw, g, vfma(x3, d2, vfma(x1, d1, load(dw, g, k))), k)
+    g += ld
+    store(dw, g, vfma(x2, d1, vfma(x0, d0, load(dw, g, k))), k)
+    g += ld
+    store(dw, g, vfma(x3, d1, vfma(x1, d0, load(dw, g, k))), k)
+    return s0, s1, s2, s3
+
+
+@serial
+def strip_backward(dy, x, w, dx, dw, idw, n, h, height, width, channels, out_h, out_w, stride, v, c0, c1, k):
+    """Four pixels of dx from (n, h, v) on and their share of dw, for channels c0 up to c1; padding of one pixel.
+
+    Stride 1 or 2. w has ZERO_ROWS of zeros behind its nine rows, and the sums of dw, from index idw on, as many rows to
+    spare: they stand for the taps that lie outside.
+    """
+    place = ((n * height + h) * width + v) * channels
+    row, even, nothing = out_w * channels, (h + 1) % 2 == 0, 9 * channels
+    if stride == 1:
+        first = (v - 1) * channels
+        i0, q0 = row_start(n, h + 1, out_h, row) + first, (0 if h + 1 < out_h else nothing)
+        i1, q1 = row_start(n, h, out_h, row) + first, 3 * channels
+        i2, q2 = row_start(n, h - 1, out_h, row) + first, (6 * channels if h > 0 else nothing)
+        left, right = v > 0, v + 4 < width
+    else:
+        # An even h + 1 was met by row 0 of output (h + 1) / 2 and row 2 of the one before, an odd one by row 1 alone.
+        first, above = v // 2 * channels, (h + 1) // 2
+        i0 = row_start(n, above, out_h, row) + first
+        q0 = (0 if even else 3 * channels) if above < out_h else nothing
+        i1, q1 = row_start(n, above - 1, out_h, row) + first, 6 * channels
+        i2, q2 = i1, nothing  # no third row
+        left, right = True, v // 2 + 2 < out_w
+    for c in range(c0, c1, LANES):
+        p = place + c
+        x0, x1 = load(x, p, k), load(x, p + channels, k)
+        x2, x3 = load(x, p + 2 * channels, k), load(x, p + 3 * channels, k)
+        s = vzero()
+        if stride == 1:
+            s0, s1, s2, s3 = _taps_for_four(
+                dy, i0 + c, channels, w, dw, q0 + c, idw, x0, x1, x2, x3, s, s, s, s, left, right, k
+            )
+            s0, s1, s2, s3 = _taps_for_four(
+                dy, i1 + c, channels, w, dw, q1 + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k
+            )
+            s0, s1, s2, s3 = _taps_for_four(
+                dy, i2 + c, channels, w, dw, q2 + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, left, right, k
+            )
+        else:
+            s0, s1, s2, s3 = _taps_for_four_stride2(
+                dy, i0 + c, channels, w, dw, q0 + c, idw, x0, x1, x2, x3, s, s, s, s, right, k
+            )
+            if even:
+                s0, s1, s2, s3 = _taps_for_four_stride2(
+                    dy, i1 + c, channels, w, dw, q1 + c, idw, x0, x1, x2, x3, s0, s1, s2, s3, right, k
+                )
+        store(dx, p, s0, k)
+        store(dx, p + channels, s1, k)
+        store(dx, p + 2 * channels, s2, k)
+        store(dx, p + 3 * channels, s3, k)
