@@ -14,18 +14,23 @@ from tinymnv1.summary import count_layers
 
 @dataclass(frozen=True)
 class Case:
-    """A network and a batch: resolution in pixels, images in the batch, and arguments of MobileNetV1."""
+    """A network and a batch: resolution in pixels, images in the batch, and arguments of MobileNetV1.
+
+    precision: of the factors in training, "float32" or "bfloat16".
+    """
 
     resolution: int
     batch: int
     width: float
     stem_stride: int = 2
     num_classes: int = 1000
+    precision: str = "float32"
 
     @property
     def title(self) -> str:
         """For a table's row."""
-        return f"{self.resolution}x{self.resolution}, batch {self.batch}, width {self.width:g}"
+        title = f"{self.resolution}x{self.resolution}, batch {self.batch}, width {self.width:g}"
+        return title if self.precision == "float32" else f"{title}, {self.precision}"
 
     @property
     def madds(self) -> int:

@@ -1,9 +1,11 @@
 """A training step: forward, loss, backward and SGD on a batch that is in memory, beside PyTorch's four ways.
 
-The first steps' losses must agree with PyTorch's, so that all do the same work.
+The first steps' losses must agree with PyTorch's, so that all do the same work. With bfloat16, PyTorch's ways are those
+of `torch.autocast`, which rounds the factors and the results of all convolutions.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.harness import Contender, Options, require_agreement, significant, summarise, take_turns
@@ -14,11 +16,13 @@ CASES = (
     Case(32, 128, 1.0, stem_stride=1, num_classes=10),
     Case(32, 128, 0.25, stem_stride=1, num_classes=10),
     Case(224, 16, 1.0, stem_stride=2, num_classes=10),
+    Case(32, 128, 1.0, stem_stride=1, num_classes=10, precision="bfloat16"),
 )
 QUICK = (Case(32, 16, 0.25, stem_stride=1, num_classes=10),)
 OURS = "tinymnv1"
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
-CHECKED_STEPS, TOLERANCE = 2, 1e-3  # in float32 the losses part by 1e-3 and more from the third step on
+CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
+TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:
@@ -33,7 +37,7 @@ def ours(threads: int, fused: bool, **case: Any) -> Job:
 
     c = Case(**case)
     model, x, labels = c.model(), c.images(), c.labels()
-    engine = TrainingEngine(model) if fused else LayerEngine(model)
+    engine = TrainingEngine(model, c.precision) if fused else LayerEngine(model)
     optimizer = SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
 
     def step() -> float:
@@ -58,10 +62,13 @@ def pytorch(threads: int, layout: str, compiled: bool, **case: Any) -> Job:
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=True)
     criterion = nn.CrossEntropyLoss()
     forward = torch.compile(model) if compiled else model
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=c.precision == "bfloat16")
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = criterion(forward(x), labels)
+        with autocast:
+            logits = forward(x)
+        loss = criterion(logits.float(), labels)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -71,10 +78,10 @@ def pytorch(threads: int, layout: str, compiled: bool, **case: Any) -> Job:
 
 def contenders(case: Case, options: Options) -> list[Contender]:
     """Ours, fused and layer by layer, and PyTorch's four."""
-    found = [
-        Contender(name, ours, options.threads, case.settings() | {"fused": fused})
-        for name, fused in ((OURS, True), ("tinymnv1, layer by layer", False))
-    ]
+    found = [Contender(OURS, ours, options.threads, case.settings() | {"fused": True})]
+    if case.precision == "float32":
+        settings = case.settings() | {"fused": False}
+        found.append(Contender("tinymnv1, layer by layer", ours, options.threads, settings))
     for compiled in (False, True):
         for layout in ("NCHW", "channels_last"):
             name = f"PyTorch {'compile' if compiled else 'eager'}, {layout}"
@@ -83,17 +90,18 @@ def contenders(case: Case, options: Options) -> list[Contender]:
     return found
 
 
-def agree(outputs: dict[str, Any]) -> None:
+def agree(outputs: dict[str, Any], precision: str = "float32") -> None:
     """Raise BenchmarkError unless all contenders' first losses are alike."""
     if outputs:
-        require_agreement(outputs, next(iter(outputs.values())), TOLERANCE)
+        require_agreement(outputs, next(iter(outputs.values())), TOLERANCE[precision])
 
 
 def run(options: Options) -> list[dict[str, Any]]:
     """Measure every case."""
     results = []
     for case in QUICK if options.quick else CASES:
-        measured = take_turns(contenders(case, options), options.rounds, f"training step, {case.title}", check=agree)
+        check = partial(agree, precision=case.precision)
+        measured = take_turns(contenders(case, options), options.rounds, f"training step, {case.title}", check=check)
         flop = 2 * 3 * case.madds * case.batch  # backward: as much for dx as forward, and as much again for dw
         summary = summarise(measured, OURS)
         for figures in summary.values():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tinymnv1 import trainer as trainer_module
 from tinymnv1.averaging import WeightAverage
 from tinymnv1.checkpoint import load_checkpoint
 from tinymnv1.data import TrainingBatches, load_shapes, resize
@@ -26,6 +27,7 @@ EVERYTHING = replace(
     evaluate_every=2,
     early_resolution=20,
     init="fan-in",
+    precision="bfloat16",
 )
 
 
@@ -99,9 +101,18 @@ def test_the_first_half_of_the_epochs_may_use_smaller_images(data, tmp_path):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(labels, labels2)
     enlarging = make(replace(config, resolution=64, early_resolution=48), data, tmp_path / "large")
-    early = enlarging.batches_of(0)
-    assert next(early.epoch(0))[0].shape[1:3] == (48, 48)
-    assert early.images is data.train_images  # scaled up batch by batch, which saves memory
+    assert next(enlarging.batches_of(0).epoch(0))[0].shape[1:3] == (48, 48)
+
+
+def test_images_are_scaled_before_the_run_if_there_is_room(data, tmp_path, monkeypatch):
+    config = replace(SHORT, resolution=40, early_resolution=24)
+    for room, sizes in ((1 << 30, (24, 40)), (100 * 24 * 24 * 3, (24, 32)), (0, (32, 32))):
+        monkeypatch.setattr(trainer_module, "SCALED_BYTES", room)
+        trainer = make(config, data, tmp_path)
+        for epoch, seen, lies in ((0, 24, sizes[0]), (2, 40, sizes[1])):
+            batches = trainer.batches_of(epoch)
+            assert batches.images.shape[1:3] == (lies, lies)
+            assert next(batches.epoch(0))[0].shape[1:3] == (seen, seen)
 
 
 def test_the_initial_weights_are_those_of_the_setting(data, tmp_path):
@@ -203,10 +214,11 @@ def test_flip_averaging_is_the_mean_over_the_image_and_its_mirror_image(data):
 
 
 def test_the_recipes_of_cifar10_are_the_plain_model():
-    """Stem stride 1, on 32 pixels; what differs from the other recipes is the training."""
+    """Stem stride 1; what differs from the other recipes is the training, and how large the images are."""
     for name in ("cifar10-fast", "cifar10-record"):
         config = make_config(name)
-        assert (config.data, config.effective_resolution(), config.effective_stem_stride()) == ("cifar10", 32, 1)
+        assert (config.data, config.effective_stem_stride(), config.dropout) == ("cifar10", 1, 0)
+        assert (config.padding, config.activation) == ("symmetric", "relu6")
         assert (config.optimizer, config.nesterov, config.weight_decay) == ("sgd", True, 5e-4)
         assert config.validation == 0
     assert make_config("cifar10-record").width == 1.0
@@ -238,6 +250,9 @@ def test_the_table_has_each_recipes_settings():
         ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40; 0 means none"),
         ({"cutout": 33}, "--cutout must be at most the run's 32 pixels, got 33"),
         ({"warmup": 4.5}, "--warmup must be at most the run's 4 epochs, got 4.5"),
+        ({"precision": "half"}, "--precision must be one of float32, bfloat16, got 'half'"),
+        ({"precision": "bfloat16", "engine": "layers"}, "--precision bfloat16 needs --engine fused"),
+        ({"precision": "bfloat16", "backend": "numpy"}, "--precision bfloat16 needs .* --backend numba"),
         ({"init": "he"}, "--init must be one of slim, fan-in, got 'he'"),
     ],
 )

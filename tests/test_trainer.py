@@ -31,9 +31,12 @@ def make(config, data, folder, **callbacks):
 SHORT = TrainConfig(epochs=3, batch_size=30, lr=0.05, augment="crop-flip", dropout=0.2)
 
 
-def test_a_hundred_images_are_learned_by_heart(data, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_hundred_images_are_learned_by_heart(data, tmp_path, precision):
     """If a network of 215,642 parameters cannot do this, some gradient is wrong."""
-    config = TrainConfig(epochs=80, batch_size=50, optimizer="adam", lr=3e-3, augment="none", weight_decay=0.0)
+    config = TrainConfig(
+        epochs=80, batch_size=50, optimizer="adam", lr=3e-3, augment="none", weight_decay=0.0, precision=precision
+    )
     trainer = make(config, data, tmp_path)
     trainer.fit()
     assert evaluate(trainer.engine, data.train_images, data.train_labels, trainer.preprocess).accuracy == 1.0

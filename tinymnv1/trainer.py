@@ -129,6 +129,18 @@ def make_preprocessing(config: TrainConfig, dataset: Dataset) -> Preprocessing:
     return Preprocessing(config.effective_resolution(), (0.0,) * 3, (1.0,) * 3)
 
 
+SCALED_BYTES = 1 << 30
+"""Up to so much memory is taken for training images that are scaled before a run."""
+
+
+def scaled_once(images: Array, resolution: int) -> Array:
+    """The images at a run's resolution, so that it need not scale each of them again and again, and then augment them
+    at that size. Where they would take more than SCALED_BYTES, the images as they are: each batch scales its own.
+    """
+    size = len(images) * resolution * resolution * images.shape[3]
+    return resize(images, resolution) if size <= SCALED_BYTES else images
+
+
 class Trainer:
     """One run: `fit()` trains from where the run stands to its end.
 
@@ -164,11 +176,11 @@ class Trainer:
             rng=config.seed,
             init=config.init,
         )
-        self.engine = training_engine(self.model, fused=config.engine == "fused")
+        self.engine = training_engine(self.model, config.engine == "fused", config.precision)
         self.optimizer = make_optimizer(config, self.model)
         self.preprocess = make_preprocessing(config, dataset)
         self.batches = TrainingBatches(
-            dataset.train_images,
+            scaled_once(dataset.train_images, self.preprocess.resolution),
             dataset.train_labels,
             config.batch_size,
             self.preprocess,
@@ -188,11 +200,11 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def _small_batches(self) -> TrainingBatches:
-        """The same batches at the early resolution. Images that are larger than that are scaled down here, once."""
-        batches, small = self.batches, self.config.early_resolution
-        images = batches.images if batches.images.shape[1] < small else resize(batches.images, small)
+        """The same batches at the early resolution."""
+        small = self.config.early_resolution
+        images = scaled_once(self.dataset.train_images, small)
         hole = self.config.cutout * small // self.preprocess.resolution
-        return replace(batches, images=images, preprocess=replace(self.preprocess, resolution=small), cutout=hole)
+        return replace(self.batches, images=images, preprocess=replace(self.preprocess, resolution=small), cutout=hole)
 
     def batches_of(self, epoch: int) -> TrainingBatches:
         """What the epoch (from 0) trains on: the first half of the run may use a lower resolution."""

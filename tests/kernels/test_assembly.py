@@ -8,6 +8,7 @@ import re
 import numba
 import numpy as np
 import pytest
+from llvmlite import binding
 
 from tinymnv1.kernels import simd
 from tinymnv1.kernels.fused_depthwise import convolve_band
@@ -15,7 +16,9 @@ from tinymnv1.kernels.simd import GRADIENT_ROWS, LANES, PANEL, SIMD, TILE_ROWS, 
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)
 FLOATS = numba.types.Array(numba.float32, 1, "C", aligned=True)
+PAIRS = numba.types.Array(numba.uint32, 1, "C", aligned=True)
 INDEX = numba.int64
+HAS_DOT = SIMD == "avx512" and bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 pytestmark = [
     pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no machine code without the compiler"),
@@ -50,7 +53,7 @@ def loops_with_fma(function, *types):
 
 
 def fma(line):
-    return re.match(rf"\s+vfn?m(add|sub)\d*ps\s.*%{REGISTER}", line)
+    return re.match(rf"\s+(vfn?m(add|sub)\d*ps|vdpbf16ps)\s.*%{REGISTER}", line)
 
 
 def on_the_stack(line):
@@ -76,6 +79,21 @@ def test_a_register_tile_stays_in_registers(vectors, transposed):
         tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
 
     check_tile(loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX), rows * vectors)
+
+
+@pytest.mark.skipif(not HAS_DOT, reason="this processor does not multiply bfloat16")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_tile_of_pairs_multiplies_them_in_one_instruction(transposed):
+    rows = GRADIENT_ROWS if transposed else TILE_ROWS
+    tile = product_tile(rows, TILE_VECTORS, transposed=transposed)
+
+    @numba.njit
+    def run(a, depth, b, y, ld):
+        tile(a, 0, ld, depth, b, 0, PANEL, y, 0, ld)
+
+    loops = loops_with_fma(run, PAIRS, INDEX, PAIRS, FLOATS, INDEX)
+    check_tile(loops, rows * TILE_VECTORS)
+    assert all("vdpbf16ps" in line for loop in loops for line in loop if fma(line))
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numeric import off_kinks, relative_error
@@ -93,17 +94,19 @@ def check(ours, judge, terms):
     assert relative_error(np.asarray(ours, np.float64), judge, np.abs(terms).max()) <= TOLERANCE
 
 
-def check_stage(stage, z_in, y_in, forward, backward, rng):
+def check_stage(stage, z_in, y_in, forward, backward, rng, rounded=np.asarray):
     """One stage forward and backward. forward(x, w) and backward(dy, cache) are the op; all but batch norm's own sums.
 
     The batch norm behind the stage: its statistics are checked, then random numbers take the place of its gradient's.
+    rounded: what becomes of the op's factors. They are whole numbers of 1/32 then: which way one goes must not depend
+    on the last digit.
     """
     before, weight = stage.before, stage.weight
     scratch = scratch_memory(-(-stage.scratch // LANES) * LANES)
     scratch[:] = np.nan
-    a = np.clip(y_in, 0, 6)
-    z, cache = forward(a, weight.data.astype(np.float64))
-    size, size_cache = forward(a, np.abs(weight.data).astype(np.float64))
+    a, w = rounded(np.clip(y_in, 0, 6)), rounded(weight.data.astype(np.float64))
+    z, cache = forward(a, w)
+    size, size_cache = forward(a, np.abs(w))
     stage.forward(scratch)
     check(read(stage.z, z.shape), z, size)
     numbers = stage.bn.reshape(COEFFICIENTS, -1)[:, : stage.channels].astype(np.float64)
@@ -113,12 +116,14 @@ def check_stage(stage, z_in, y_in, forward, backward, rng):
     spread_of_z = np.abs(size).max() * inv_std.max()  # how many digits are lost where a channel hardly varies
     assert relative_error(numbers[INV_STD], inv_std) <= TOLERANCE * max(spread_of_z, 1)
 
-    numbers = rng.uniform(-1, 1, numbers.shape).astype(np.float32)
+    exact = rounded is not np.asarray
+    draw = rng.choice([-2.0, -1.0, 1.0, 2.0], numbers.shape) if exact else rng.uniform(-1, 1, numbers.shape)
+    numbers = draw.astype(np.float32)
     stage.bn.reshape(COEFFICIENTS, -1)[:, : stage.channels] = numbers
     z_out = read(stage.z, z.shape)
-    dy = rng.normal(size=z.shape).astype(np.float32)
+    dy = (rng.integers(-99, 99, z.shape) if exact else rng.normal(size=z.shape)).astype(np.float32)
     parts = [numbers[ALONG_DY] * dy.astype(np.float64), numbers[ALONG_Z] * z_out, numbers[CONSTANT] + 0 * z_out]
-    dz, dz_size = sum(parts), sum(np.abs(part) for part in parts)
+    dz, dz_size = rounded(sum(parts)), sum(np.abs(part) for part in parts)
     dy_in = nan(before.z.size + TILE_ROWS * before.stride)
     stage.backward(lay(dy), dy_in, scratch)
     (da, dw), (da_size, dw_size) = backward(dz, cache), backward(dz_size, size_cache)
@@ -165,9 +170,36 @@ def test_pointwise_stage(n, h, w, cin, cout, few, seed):
     weight = Parameter(rng.normal(size=(cin, cout)).astype(np.float32))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "FEW_WEIGHTS", 1 << 30 if few else 0)
-        stage = PointwiseStage(nan, before, BatchNorm(kernels, cout), weight, 0.0, 6.0)
+        stage = PointwiseStage(nan, before, BatchNorm(kernels, cout), weight, 0.0, 6.0, pairs=False)
     assert stage.product.few == few
     check_stage(stage, z, y, ops.pointwise_forward, ops.pointwise_backward, rng)
+
+
+def bfloat16(x):
+    """Rounded by PyTorch; which is exact for the numbers here if they fit into float32."""
+    assert (x.astype(np.float32) == x).all()
+    return torch.tensor(x, dtype=torch.float32).bfloat16().double().numpy()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(n=IMAGES, h=SIDE, w=SIDE, cin=CHANNELS, cout=CHANNELS, few=st.booleans(), seed=SEED)
+@example(n=2, h=9, w=7, cin=300 if JIT else 40, cout=290 if JIT else 50, few=False, seed=1)  # columns in shares
+@example(n=21 if JIT else 3, h=9, w=9, cin=5, cout=7, few=True, seed=1)  # chunks, and an odd number of rows
+@example(n=3, h=1, w=1, cin=1, cout=1, few=True, seed=2)
+def test_pointwise_stage_of_pairs(n, h, w, cin, cout, few, seed):
+    """bfloat16: as above, with both factors of all three products rounded. Some lie midway between two bfloat16."""
+    rng = np.random.default_rng(seed)
+    before, _, _ = stage_before(n, h, w, cin, rng)
+    coefficients = before.bn.reshape(COEFFICIENTS, -1)[:, :cin]
+    coefficients[SCALE], coefficients[SHIFT] = rng.choice([-1.0, 1.0], cin), rng.integers(-99, 99, cin) / 32
+    y = (rng.integers(-99, 288, (n, h, w, cin)) + 0.5) / 32
+    z = (y - coefficients[SHIFT]) / coefficients[SCALE]
+    lay(z, before.z)
+    weight = Parameter((rng.integers(-499, 499, (cin, cout)) / 32).astype(np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "FEW_WEIGHTS", 1 << 30 if few else 0)
+        stage = PointwiseStage(nan, before, BatchNorm(kernels, cout), weight, 0.0, 6.0, pairs=True)
+    check_stage(stage, z, y, ops.pointwise_forward, ops.pointwise_backward, rng, bfloat16)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numeric import relative_error
@@ -92,6 +93,60 @@ def test_vectors_are_what_they_say():
         np.testing.assert_allclose(y[:lanes], a * b + (a + b * b), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(y[lanes : 2 * lanes], np.where(np.arange(lanes) < n, a, 9))
         assert not y[2 * lanes :].any()
+
+
+def as_bfloat16(x):
+    """The bits, rounded by PyTorch."""
+    return torch.tensor(x).bfloat16().view(torch.uint16).numpy()
+
+
+def test_pairs_of_bfloat16_are_rounded_as_pytorch_rounds():
+    """All that writes pairs: ties, a signed zero, infinities, a number that rounds up to one. A NaN stays a NaN."""
+    lanes = simd.LANES
+
+    @numba.njit
+    def run(x, y, a):
+        v, w = simd.vload(x, 0), simd.vload(y, 0)
+        simd.vstore_along(a, 1, 0, v)
+        simd.vstore_along(a, 1, lanes, w)
+        simd.vstore_rows(a, 1 + lanes, 0, v, w)
+        for j in range(lanes):
+            simd.store_pair(a, 1 + 2 * lanes + j, x[j], y[j])
+        return simd.numbers_in(a), simd.numbers_in(x)
+
+    special = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, np.inf, -np.inf, -0.0, np.nan], np.float32)
+    for first in range(0, len(special), 4):
+        x, y = numbers(lanes, first), numbers(lanes, first + 1)
+        x[:4] = y[-4:] = special[first : first + 4]
+        a = np.full(3 * lanes + 2, 7, np.uint32)
+        assert run(x, y, a) == (2, 1)
+        assert a[0] == a[-1] == 7
+        along, rows, pairs = a[1:-1].reshape(3, lanes)
+        known = ~np.isnan(np.concatenate([x, y]))
+        neighbours = np.ascontiguousarray(along).view(np.uint16)
+        np.testing.assert_array_equal(neighbours[known], as_bfloat16(np.concatenate([x, y]))[known])
+        for both in (rows, pairs):
+            halves = np.concatenate([both & 0xFFFF, both >> 16])
+            np.testing.assert_array_equal(halves[known], as_bfloat16(np.concatenate([x, y]))[known])
+            assert np.isnan((halves[~known] << 16).astype(np.uint32).view(np.float32)).all()
+
+
+def test_the_same_stores_into_floats():
+    lanes = simd.LANES
+
+    @numba.njit
+    def run(x, a):
+        v, w = simd.vload(x, 0), simd.vload(x, lanes)
+        simd.vstore_along(a, 1, 2, v)
+        simd.vstore_rows(a, lanes + 3, lanes + 1, v, w)
+        simd.store_pair(a, 0, x[0], x[1])
+
+    x, a = numbers(2 * lanes, 0), np.full(3 * lanes + 5, 7, np.float32)
+    run(x, a)
+    expected = np.full(3 * lanes + 5, 7, np.float32)
+    expected[0], expected[3 : 3 + lanes] = x[0], x[:lanes]
+    expected[lanes + 3 : 2 * lanes + 3], expected[2 * lanes + 4 : 3 * lanes + 4] = x[:lanes], x[lanes:]
+    np.testing.assert_array_equal(a, expected)
 
 
 @pytest.mark.skipif(not JIT or "TINYMNV1_SIMD" in os.environ, reason="this is the run that the test below starts")

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from tinymnv1.engine.inference import InferenceEngine
     from tinymnv1.engine.training import TrainingEngine
 
-__all__ = ["InferenceEngine", "LayerEngine", "TrainingEngine", "inference_engine", "training_engine"]
+__all__ = ["PRECISIONS", "InferenceEngine", "LayerEngine", "TrainingEngine", "inference_engine", "training_engine"]
+
+
+PRECISIONS = ("float32", "bfloat16")
+"""Of the factors of the fused training engine's pointwise products."""
 
 
 def __getattr__(name: str) -> Any:
@@ -30,12 +34,17 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def training_engine(model: MobileNetV1, fused: bool = True) -> Union["TrainingEngine", LayerEngine]:
-    """The engine to train a model with: the fused one, if it is wanted and the model's backend is "numba"."""
+def training_engine(
+    model: MobileNetV1, fused: bool = True, precision: str = "float32"
+) -> Union["TrainingEngine", LayerEngine]:
+    """The engine to train a model with: the fused one, if it is wanted and the model's backend is "numba".
+
+    precision: see `TrainingEngine`; the layers know float32 alone.
+    """
     if fused and model.backend == "numba":
         from tinymnv1.engine.training import TrainingEngine
 
-        return TrainingEngine(model)
+        return TrainingEngine(model, precision)
     return LayerEngine(model)
 
 

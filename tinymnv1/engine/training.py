@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tinymnv1.engine import PRECISIONS
 from tinymnv1.engine.inference import InferenceEngine
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, counts_of, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
@@ -98,21 +99,30 @@ class Product:
     """The matrix product of a pointwise convolution, of the stem or of the classifier, and its gradients."""
 
     def __init__(
-        self, take: Take, weight: Parameter, rows: int, low: float, high: float, window: Window = NO_WINDOW
+        self,
+        take: Take,
+        weight: Parameter,
+        rows: int,
+        low: float,
+        high: float,
+        window: Window = NO_WINDOW,
+        pairs: bool = False,
     ) -> None:
-        """low, high: the clip of its input.  window: of the stem."""
-        self.weight, self.window = weight, window
+        """low, high: the clip of its input.  window: of the stem.  pairs: its factors are pairs of bfloat16."""
+        self.weight, self.window, self.kind = weight, window, np.uint32 if pairs else np.float32
         self.low, self.high = np.float32(low), np.float32(high)
         cout = weight.shape[-1]
         cin = weight.size // cout
         self.few = weight.size <= FEW_WEIGHTS
         self.shape = product_shape(rows, cin, cout, split_in=not self.few)
-        self.packed, self.packed_transposed = take(padded(cout) * cin), take(padded(cin) * cout)
+        self.packed = take(padded(cout) * cin).view(self.kind)
+        self.packed_transposed = take(padded(cin) * cout).view(self.kind)
         self.moments = take(self.shape.blocks * 2 * padded(cout))
         self.chunks = min(CHUNKS, self.shape.blocks) if self.few else self.shape.blocks
         self.sums = take(self.chunks * 2 * padded(cin))
         self.dw = take((self.chunks if self.few else 1) * whole_gradient_tiles(cin) * padded(cout))
-        self.kept = NOTHING if self.few else take((rows + TILE_ROWS) * spread(cin))
+        kept = -(-rows // 2) if pairs else rows
+        self.kept = (NOTHING if self.few else take((kept + TILE_ROWS) * spread(cin))).view(self.kind)
         line = line_floats(window.width, cin // (KERNEL * KERNEL))
         self.scratch = self.shape.block * (spread(cin) + spread(cout) + PANEL) + line  # floats a thread needs
 
@@ -120,14 +130,15 @@ class Product:
         shape = self.shape
         pack(self.weight.data.reshape(-1), shape.channels_in, shape.channels_out, False, self.packed)
         pointwise_forward(
-            shape, self.window, image, self.low, self.high, z_in, bn_in, self.packed, z_out, scratch, self.moments
-        )
+            shape, self.window, image, self.low, self.high, z_in, bn_in, self.packed, z_out,
+            scratch.view(self.kind), self.moments,
+        )  # fmt: skip
 
     def backward(
         self, dy_out: Array, z_out: Array, bn_out: Array, z_in: Array, bn_in: Array, dy_in: Array, scratch: Array,
         image: Array = NOTHING,
     ) -> None:  # fmt: skip
-        shape, dw = self.shape, self.dw if self.few else NOTHING
+        shape, dw, scratch = self.shape, self.dw if self.few else NOTHING, scratch.view(self.kind)
         pack(self.weight.data.reshape(-1), shape.channels_out, shape.channels_in, True, self.packed_transposed)
         pointwise_backward(
             shape, self.window, image, self.low, self.high, dy_out, z_out, bn_out, self.packed_transposed, z_in, bn_in,
@@ -226,10 +237,12 @@ class DepthwiseStage(Stage):
 class PointwiseStage(Stage):
     """A pointwise convolution and its batch norm."""
 
-    def __init__(self, take: Take, before: Stage, norm: Layer, weight: Parameter, low: float, high: float) -> None:
-        """low, high: the clip of its input."""
+    def __init__(
+        self, take: Take, before: Stage, norm: Layer, weight: Parameter, low: float, high: float, pairs: bool
+    ) -> None:
+        """low, high: the clip of its input.  pairs: the product's factors are rounded to bfloat16."""
         super().__init__(take, norm, weight, before.images, before.height, before.width)
-        self.before, self.product = before, Product(take, weight, self.rows, low, high)
+        self.before, self.product = before, Product(take, weight, self.rows, low, high, pairs=pairs)
         self.counts, self.scratch = counts_of(self.rows, self.product.shape.block), self.product.scratch
 
     def forward(self, scratch: Array) -> None:
@@ -303,7 +316,7 @@ class Head:
 class Plan:
     """All stages for one shape of the batch, and their memory."""
 
-    def __init__(self, take: Take, model: MobileNetV1, images: int, height: int, width: int) -> None:
+    def __init__(self, take: Take, model: MobileNetV1, images: int, height: int, width: int, pairs: bool) -> None:
         low, high = 0.0, 6.0 if model.config.activation == "relu6" else np.inf
         self.stem = StemStage(take, model, images, height, width)
         self.stages: list[DepthwiseStage | PointwiseStage] = []
@@ -313,7 +326,7 @@ class Plan:
             norm, weight = layers["depthwise_bn"], layers["depthwise"].params["weight"]
             stage = DepthwiseStage(take, before, norm, weight, stride, model.config.padding, low, high)
             norm, weight = layers["pointwise_bn"], layers["pointwise"].params["weight"]
-            before = PointwiseStage(take, stage, norm, weight, low, high)
+            before = PointwiseStage(take, stage, norm, weight, low, high, pairs)
             self.stages += [stage, before]
         self.head = Head(take, model, before, low, high)
         every: list[Stage] = [self.stem, *self.stages]
@@ -325,11 +338,18 @@ class Plan:
 class TrainingEngine:
     """Forward, loss and backward of a model, fused. The same face as `LayerEngine`, and the same results."""
 
-    def __init__(self, model: MobileNetV1) -> None:
-        """Raises ConfigError unless the model's backend is "numba"."""
+    def __init__(self, model: MobileNetV1, precision: str = "float32") -> None:
+        """precision: of the factors of the pointwise products, "float32" or "bfloat16".
+
+        Sums are float32 with both, and so is everything else: weights, stem, depthwise convolutions, batch norm,
+        classifier (mixed precision: Micikevicius et al. 2018, arXiv 1710.03740; with bfloat16: Kalamkar et al. 2019,
+        arXiv 1905.12322). Raises ConfigError on any other precision, and unless the model's backend is "numba".
+        """
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if model.backend != "numba":
             raise ConfigError('the fused engine needs backend="numba"; use LayerEngine for backend="numpy"')
-        self.model = model
+        self.model, self.precision = model, precision
         self._arena = self._scratch = NOTHING
         self._plans: dict[tuple[int, ...], Plan] = {}
 
@@ -367,7 +387,8 @@ class TrainingEngine:
                 floats += -(-size // line) * line
                 return np.empty(size, np.float32)
 
-            sketch = Plan(count, self.model, *shape)
+            pairs = self.precision == "bfloat16"
+            sketch = Plan(count, self.model, *shape, pairs)
             if floats > self._arena.size:
                 self._plans.clear()
                 self._arena = aligned(floats)
@@ -381,7 +402,7 @@ class TrainingEngine:
                 used += -(-size // line) * line
                 return self._arena[start : start + size]
 
-            self._plans[shape] = Plan(take, self.model, *shape)
+            self._plans[shape] = Plan(take, self.model, *shape, pairs)
         return self._plans[shape]
 
     def __call__(self, x: Array) -> Array:

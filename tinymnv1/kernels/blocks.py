@@ -13,6 +13,10 @@ Each batch norm has COEFFICIENTS rows of padded(C) numbers, in one flat array `b
 
 z is what a convolution wrote, a = clip(y, low, high) what the next one reads: a is never stored, it is made from z as a
 block of rows is loaded. The block is then in the second-level cache, in rows that are `spread` apart.
+
+The factors of a product are floats, or pairs of bfloat16: of two numbers that are multiplied one after the other. So a
+block is paired along its rows where it is multiplied with weights, and these along their columns; and across its rows,
+each with the next, for the weights' gradient, which is a sum over rows. `terms` counts the pairs.
 """
 
 from typing import NamedTuple
@@ -27,7 +31,9 @@ from tinymnv1.kernels.simd import (
     PANEL,
     TILE_ROWS,
     TILE_VECTORS,
+    numbers_in,
     product_tile,
+    store_pair,
     vadd,
     vclip,
     vfma,
@@ -36,6 +42,8 @@ from tinymnv1.kernels.simd import (
     vmul,
     vsplat,
     vstore,
+    vstore_along,
+    vstore_rows,
     vsub,
     vzero,
 )
@@ -90,12 +98,15 @@ def whole_gradient_tiles(channels: int) -> int:
 
 @serial
 def activate(z, iz, rows, width, bn, low, high, a, ia, lda):
-    """a[r, :] = clip(scale z[r, :] + shift, low, high) for so many rows; z: rows of width floats; lda apart in a."""
+    """a[r, :] = clip(scale z[r, :] + shift, low, high) for so many rows; z: rows of width floats; lda apart in a.
+
+    a: floats, or pairs along the rows.
+    """
     bottom, top = vsplat(low), vsplat(high)
     for _ in range(rows):
         for c in range(0, width, LANES):
             y = vfma(vload(z, iz + c), vload(bn, SCALE * width + c), vload(bn, SHIFT * width + c))
-            vstore(a, ia + c, vclip(y, bottom, top))
+            vstore_along(a, ia, c, vclip(y, bottom, top))
         iz += width
         ia += lda
 
@@ -112,6 +123,34 @@ def gradient(dy, z, iz, rows, width, bn, dz, idz, ldz):
 
 
 @serial
+def gradient_pairs(dy, z, iz, rows, width, bn, dz, along, ld_along, across, ld_across):
+    """As `gradient`, in pairs along the rows, from dz[along] on, and across them, from dz[across] on; or, with across
+    below 0, only along them. With an odd number of rows the last one's partner is zero.
+    """
+    for r in range(0, rows, 2):
+        for c in range(0, width, LANES):
+            from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
+            constant = vload(bn, CONSTANT * width + c)
+            d0 = vfma(vload(dy, iz + c), from_dy, vfma(vload(z, iz + c), from_z, constant))
+            vstore_along(dz, along, c, d0)
+            d1 = vzero()
+            if r + 1 < rows:
+                place = iz + width + c
+                d1 = vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant))
+                vstore_along(dz, along + ld_along, c, d1)
+            if across >= 0:
+                vstore_rows(dz, across + r // 2 * ld_across + c, 0, d0, d1)
+        iz += 2 * width
+        along += 2 * ld_along
+
+
+@serial
+def terms(a, count):
+    """Elements of a that so many numbers fill: half as many, rounded up, if they are pairs."""
+    return (count + numbers_in(a) - 1) // numbers_in(a)
+
+
+@serial
 def fill_zero(a, i, count):
     """a[i : i + count] = 0; count is a whole number of vectors."""
     for k in range(i, i + count, LANES):
@@ -122,7 +161,8 @@ def fill_zero(a, i, count):
 def product(a, ia, lda, depth, rows, packed, first, last, y, iy, ldy):
     """y[r, v] = a[r, :depth] @ weights[:, v] for the vectors of columns v from first up to last.
 
-    first is a multiple of TILE_VECTORS. rows is rounded up to whole tiles. packed: as `pack` arranges it.
+    first is a multiple of TILE_VECTORS. rows is rounded up to whole tiles. packed: as `pack` arranges it; floats like
+    a, or pairs like a, and then depth is the number of pairs.
     """
     v = first
     while v < last:
@@ -142,6 +182,7 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
     """dw[k, v] += sum over so many rows r of a[r, k] * dz[r, v], for k < depth and the vectors v from first to last.
 
     depth is rounded up to whole tiles, in dw and in what is read of a's rows. first is a multiple of TILE_VECTORS.
+    a and dz: floats; or pairs across the rows, and then `rows` is the number of pairs.
     """
     v = first
     while v < last:
@@ -203,23 +244,32 @@ def block_moments(z, iz, width, rows, first, last, partial, i):
 
 @serial
 def _pack_vector(v, w, depth, columns, transposed, packed):
-    vectors = (columns + LANES - 1) // LANES
+    vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
     p = v // TILE_VECTORS * TILE_VECTORS
     whole = p + TILE_VECTORS <= vectors
     step = PANEL if whole else LANES
-    place = p * depth * LANES + (v - p) * LANES if whole else v * depth * LANES
+    place = p * rows * LANES + (v - p) * LANES if whole else v * rows * LANES
     if transposed:
         # A row of w is a column here. Sixteen of its numbers at a time: one cache line is read, and sixteen written to.
-        for k0 in range(0, depth, 16):
+        zero = np.float32(0)
+        for k0 in range(0, rows, 16):
             for j in range(LANES):
                 c = v * LANES + j
-                for k in range(k0, min(k0 + 16, depth)):
-                    packed[place + k * step + j] = w[c * depth + k] if c < columns else 0
+                for k in range(k0, min(k0 + 16, rows)):
+                    first, second = c * depth + k * numbers, k * numbers + 1
+                    x = w[first] if c < columns else zero
+                    y = w[first + 1] if c < columns and second < depth else zero
+                    store_pair(packed, place + k * step + j, x, y)
     else:
         n = columns - v * LANES
-        for k in range(depth):
-            i = k * columns + v * LANES
-            vstore(packed, place + k * step, vload(w, i) if n >= LANES else vload_tail(w, i, n))
+        for k in range(rows):
+            i, second = k * numbers * columns + v * LANES, k * numbers + 1
+            x = vload(w, i) if n >= LANES else vload_tail(w, i, n)
+            if numbers == 1:
+                vstore(packed, place + k * step, x)
+            else:
+                y = vload_tail(w, i + columns, n) if second < depth else vzero()
+                vstore_rows(packed, place + k * step, 0, x, y)
 
 
 @parallel
@@ -227,7 +277,8 @@ def pack(w, depth, columns, transposed, packed):
     """The weights w (depth, columns), flat, as `product` reads them; zero beyond the last column.
 
     Panel by panel of PANEL columns, in which a row of the panel follows the other. Vectors of columns that do not
-    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES.
+    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES; if packed holds
+    pairs (w[k, c], w[k + 1, c]), at v * terms * LANES.
     transposed: w is (columns, depth), and its transpose is packed.
     """
     for v in prange((columns + LANES - 1) // LANES):

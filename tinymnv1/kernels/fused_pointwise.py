@@ -9,6 +9,9 @@ that the batch norm of z_in needs. The weights' gradient is the sum over all row
 in the cache as well: if the weights are few, each chunk of the rows adds into a sum of its own. If they are many, the
 sums would not stay in the cache; a_in is then kept, and `weights_gradient` shares out the columns of dw instead.
 
+The factors are float32, or rounded to bfloat16 and paired (`blocks.py`): the arrays of packed weights, of scratch
+memory and of kept factors then hold pairs, and Numba compiles the same functions again for them. Sums are float32.
+
 The stem is a product, too: its rows are gathered from the image (`gather.py`) instead of activated.
 
 No two units of work write to the same number, and their number follows from the shapes alone.
@@ -31,8 +34,10 @@ from tinymnv1.kernels.blocks import (
     block_moments,
     fill_zero,
     gradient,
+    gradient_pairs,
     product,
     share_of_panels,
+    terms,
 )
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.gather import gather_rows
@@ -41,6 +46,7 @@ from tinymnv1.kernels.simd import (
     LANES,
     PANEL,
     TILE_VECTORS,
+    numbers_in,
     vadd,
     vclip,
     vfma,
@@ -48,6 +54,7 @@ from tinymnv1.kernels.simd import (
     vpass,
     vsplat,
     vstore,
+    vstore_rows,
     vsub,
     vzero,
 )
@@ -75,7 +82,7 @@ def _forward_unit(unit, shape, window, image, low, high, z_in, bn_in, packed, z_
     rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape
     group, b = unit // blocks, unit % blocks
     first, last = share_of_panels(group, groups, width_out // LANES)
-    start, lda = b * block, width_in + LANES
+    start, lda = b * block, width_in // numbers_in(a) + LANES
     count = min(block, rows - start)
     if image.size > 0:
         gather_rows(window, depth // 9, image, start, count, a, lda, block * lda)
@@ -85,7 +92,7 @@ def _forward_unit(unit, shape, window, image, low, high, z_in, bn_in, packed, z_
     v = first
     while v < last:
         end = min(v + TILE_VECTORS, last)
-        product(a, 0, lda, depth, count, packed, v, end, z_out, iz, width_out)
+        product(a, 0, lda, terms(a, depth), count, packed, v, end, z_out, iz, width_out)
         block_moments(z_out, iz, width_out, count, v, end, partial, b * 2 * width_out)
         v = end
 
@@ -107,9 +114,12 @@ def pointwise_forward(shape, window, image, low, high, z_in, bn_in, packed, z_ou
 def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, a, ia, lda):
     """da, the gradient of a = clip(y), becomes that of y, in place; a is written, the sums for batch norm are added.
 
+    a: floats, or pairs across the rows.
+
     partial[i + c] += sum of dy, partial[i + width + c] += sum of dy (z - mean), for the vectors c from first to last.
     """
     bottom, top = vsplat(low), vsplat(high)
+    step = 2 // numbers_in(a) * lda
     for c in range(first * LANES, last * LANES, LANES):
         scale, shift = vload(bn, SCALE * width + c), vload(bn, SHIFT * width + c)
         mean = vload(bn, MEAN * width + c)
@@ -123,18 +133,17 @@ def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, 
             d1 = vpass(vload(da, place + width), y1, bottom, top)
             vstore(da, place, d0)
             vstore(da, place + width, d1)
-            vstore(a, pa, vclip(y0, bottom, top))
-            vstore(a, pa + lda, vclip(y1, bottom, top))
+            vstore_rows(a, pa, lda, vclip(y0, bottom, top), vclip(y1, bottom, top))
             g0, g1 = vadd(g0, d0), vadd(g1, d1)
             gz0, gz1 = vfma(d0, vsub(z0, mean), gz0), vfma(d1, vsub(z1, mean), gz1)
             place += 2 * width
-            pa += 2 * lda
+            pa += step
         if whole < rows:
             z0 = vload(z, place)
             y0 = vfma(z0, scale, shift)
             d0 = vpass(vload(da, place), y0, bottom, top)
             vstore(da, place, d0)
-            vstore(a, pa, vclip(y0, bottom, top))
+            vstore_rows(a, pa, lda, vclip(y0, bottom, top), vzero())
             g0, gz0 = vadd(g0, d0), vfma(d0, vsub(z0, mean), gz0)
         vstore(partial, i + c, vadd(vload(partial, i + c), vadd(g0, g1)))
         vstore(partial, i + width + c, vadd(vload(partial, i + width + c), vadd(gz0, gz1)))
@@ -162,12 +171,14 @@ def _backward_unit(
     dw,
 ):
     rows, block, blocks, channels_in, width_in, channels_out, width_out, _, groups = shape
-    ldz, lda = width_out + LANES, width_in + LANES
+    numbers, lda = numbers_in(dz), width_in + LANES
+    ld_along, ld_across = width_out // numbers + LANES, width_out + LANES
+    across = 0 if numbers == 1 else block * ld_along  # floats serve both products as they lie
     tall = (channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS
     with_dw, is_stem = dw.size > 0, image.size > 0
     group, chunk = unit // chunks, unit % chunks
     first, last = share_of_panels(group, groups, 0 if is_stem else width_in // LANES)
-    a, ia = (dz, block * ldz) if with_dw else (kept, 0)
+    a, ia = (dz, across + block // numbers * ld_across) if with_dw else (kept, 0)
     idw, i = chunk * tall * width_out, chunk * 2 * width_in
     if with_dw:
         fill_zero(dw, idw, tall * width_out)
@@ -176,20 +187,28 @@ def _backward_unit(
     for b in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
         start = b * block
         count = min(block, rows - start)
-        gradient(dy_out, z_out, start * width_out, count, width_out, bn_out, dz, 0, ldz)
+        iz = start * width_out
+        if numbers == 1:
+            gradient(dy_out, z_out, iz, count, width_out, bn_out, dz, 0, ld_along)
+        else:
+            place = across if with_dw else -1
+            gradient_pairs(dy_out, z_out, iz, count, width_out, bn_out, dz, 0, ld_along, place, ld_across)
         if is_stem:
             gather_rows(window, channels_in // 9, image, start, count, dz[ia:], lda, block * lda)
         if not with_dw:
-            ia = start * lda
+            ia = start // numbers * lda
         v = first
         while v < last:
             end, iz = min(v + TILE_VECTORS, last), start * width_in
-            product(dz, 0, ldz, channels_out, count, packed, v, end, dy_in, iz, width_in)
+            product(dz, 0, ld_along, terms(dz, channels_out), count, packed, v, end, dy_in, iz, width_in)
             _mask_panel(dy_in, z_in, iz, width_in, count, v, end, bn_in, low, high, partial, i, a, ia, lda)
             v = end
         if with_dw:
             vectors = width_out // LANES
-            add_product_transposed(a, ia, lda, channels_in, count, dz, 0, ldz, 0, vectors, dw, idw, width_out)
+            count = terms(a, count)
+            add_product_transposed(
+                a, ia, lda, channels_in, count, dz, across, ld_across, 0, vectors, dw, idw, width_out
+            )
 
 
 @parallel
@@ -216,9 +235,9 @@ def pointwise_backward(
 
     With an image only dw: nobody needs the image's gradient.
     packed: `pack` of w, transposed.  partial: (chunks, 2, width_in), flat.
-    scratch: (threads, block * (width_out + LANES + width_in + LANES) + line_floats).
+    scratch: (threads, block * (width_out + LANES + width_in + LANES) + line_floats); pairs fit into as many elements.
     dw: (chunks, whole_gradient_tiles(channels_in), width_out), flat, and shape.groups_in is 1; or of size 0, then kept
-    takes a_in: rows width_in + LANES apart.
+    takes a_in: rows, or pairs across two rows, width_in + LANES apart.
     """
     for unit in prange(chunks * shape.groups_in):
         dz = scratch[get_thread_id()]
@@ -239,8 +258,9 @@ def _weights_panel(p, shape, kept, dy_out, z_out, bn_out, dz, dw):
         count = min(block, rows - start)
         for c in range(first * LANES, last * LANES, LANES):
             _gradient_column(dy_out, z_out, start * width_out, count, width_out, c, bn_out, dz, c - first * LANES)
+        place, count = start // numbers_in(kept) * lda, terms(kept, count)
         add_product_transposed(
-            kept, start * lda, lda, channels_in, count, dz, 0, PANEL, 0, last - first, dw, first * LANES, width_out
+            kept, place, lda, channels_in, count, dz, 0, PANEL, 0, last - first, dw, first * LANES, width_out
         )
 
 
@@ -257,11 +277,15 @@ def weights_gradient(shape, kept, dy_out, z_out, bn_out, scratch, dw):
 
 @serial
 def _gradient_column(dy, z, iz, rows, width, c, bn, dz, idz):
-    """As `blocks.gradient`, for the one vector of columns at c; rows PANEL apart in dz."""
+    """As `blocks.gradient`, for the one vector of columns at c; rows PANEL apart in dz, or pairs across two rows."""
     from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
     constant = vload(bn, CONSTANT * width + c)
-    place = iz + c
-    for _ in range(rows):
-        vstore(dz, idz, vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant)))
-        place += width
-        idz += PANEL
+    place, step = iz + c, 2 // numbers_in(dz) * PANEL
+    for r in range(0, rows, 2):
+        d0 = vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant))
+        d1 = vzero()
+        if r + 1 < rows:
+            d1 = vfma(vload(dy, place + width), from_dy, vfma(vload(z, place + width), from_z, constant))
+        vstore_rows(dz, idz, PANEL, d0, d1)
+        place += 2 * width
+        idz += step

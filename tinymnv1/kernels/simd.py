@@ -10,7 +10,17 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     vclip(v, low, high)                   v limited to [low, high]; a NaN stays a NaN
     vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
 
-Arrays are flat and float32, and indices are not checked: an index outside the array reads or writes foreign memory.
+An array of uint32 holds pairs of bfloat16, a float32 without the lower half of its bits; a product of pairs takes as
+many instructions as one of floats, for twice the numbers. The first of a pair is in the lower half of the uint32. What
+the kernels that know both do with either:
+
+    numbers_in(a)                         2 for pairs, 1 for floats
+    vstore_along(a, i, c, v)              v into a row that begins at index i, from its number c on (c is even)
+    vstore_rows(a, i, ld, v, w)           v into one row, w into the next: at i and i + ld; as pairs (v, w), both at i
+    store_pair(a, i, x, y)                the pair (x, y); or x alone
+
+Arrays are flat and float32 otherwise, and indices are not checked: an index outside the array reads or writes foreign
+memory.
 
 The width follows the host: 16 lanes and 32 registers with AVX-512, 8 and 16 with AVX2, 4 and 32 with NEON.
 `TINYMNV1_SIMD=avx512|avx2|neon` forces one. With NUMBA_DISABLE_JIT=1 the same names are plain NumPy, for a debugger.
@@ -51,6 +61,8 @@ else:
 
 _vectors = make_vectors(LANES)
 vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
+numbers_in, store_pair = _vectors.numbers_in, _vectors.store_pair
+vstore_along, vstore_rows = _vectors.vstore_along, _vectors.vstore_rows
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
 product_tile, clipped_tile = _vectors.product_tile, _vectors.clipped_tile

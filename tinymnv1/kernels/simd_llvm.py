@@ -9,14 +9,26 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-FLOAT, BIT, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
+FLOAT, BIT, INT16, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 INDEX = types.intp
 ALIGN = 4  # bytes: rows of an image need not begin on a vector's boundary
+
+
+class BFloat16(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+def holds_pairs(array_type: Any) -> bool:
+    """Whether an array's elements are pairs of bfloat16."""
+    return bool(array_type.dtype == types.uint32)
 
 
 class VectorType(types.Type):
@@ -44,6 +56,9 @@ class Emitter:
         self.integers = ir.VectorType(INT32, lanes)
         self.mask_type = ir.VectorType(BIT, lanes)
         self.zero = ir.Constant(self.vector, [0.0] * lanes)
+        self.halves = ir.VectorType(BFloat16(), lanes)
+        self.pairs = ir.VectorType(BFloat16(), 2 * lanes)
+        self.has_dot = lanes == 16 and bool(binding.get_host_cpu_features().get("avx512bf16"))
 
     def pointer(self, context: Any, b: Any, array_type: Any, array: Any, index: Any) -> Any:
         """Address of element `index` of a flat array."""
@@ -80,8 +95,8 @@ class Emitter:
         function = cgutils.get_or_insert_function(b.module, kind, f"llvm.masked.store.v{self.lanes}f32.p0")
         b.call(function, [value, pointer, INT32(ALIGN), mask])
 
-    def splat(self, b: Any, scalar: Any) -> Any:
-        return self._broadcast(b, scalar, self.vector)
+    def splat(self, b: Any, scalar: Any, integer: bool = False) -> Any:
+        return self._broadcast(b, scalar, self.integers if integer else self.vector)
 
     def _broadcast(self, b: Any, scalar: Any, kind: Any) -> Any:
         undefined = ir.Constant(kind, ir.Undefined)
@@ -92,6 +107,32 @@ class Emitter:
         """x * y + z, rounded once. Declared by hand: llvmlite's `declare_intrinsic` refuses vectors."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{self.lanes}f32"), [x, y, z])
+
+    def dot(self, b: Any, x: Any, y: Any, z: Any) -> Any:
+        """In each lane, x and y being pairs of bfloat16: x[0] * y[0] + x[1] * y[1] + z.
+
+        One instruction, where the processor has it (AVX-512 BF16). Elsewhere a bfloat16 is the upper half of a float32,
+        so that two shifts and two fused multiply-adds do.
+        """
+        if self.has_dot:
+            kind = ir.FunctionType(self.vector, [self.vector, self.pairs, self.pairs])
+            function = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+            return b.call(function, [z, b.bitcast(x, self.pairs), b.bitcast(y, self.pairs)])
+        sixteen = ir.Constant(self.integers, [16] * self.lanes)
+        upper = ir.Constant(self.integers, [0xFFFF0000] * self.lanes)
+        x, y = b.bitcast(x, self.integers), b.bitcast(y, self.integers)
+        for half in (lambda v: b.shl(v, sixteen), lambda v: b.and_(v, upper)):
+            z = self.fma(b, b.bitcast(half(x), self.vector), b.bitcast(half(y), self.vector), z)
+        return z
+
+    def pair(self, b: Any, x: Any, y: Any) -> Any:
+        """Two floats, or two vectors of them, rounded to bfloat16: x in the lower half of a 32-bit integer, y above."""
+        vector = x.type == self.vector
+        half, small, large = (
+            (self.halves, ir.VectorType(INT16, self.lanes), self.integers) if vector else (BFloat16(), INT16, INT32)
+        )
+        x, y = (b.zext(b.bitcast(b.fptrunc(v, half), small), large) for v in (x, y))
+        return b.or_(x, b.shl(y, ir.Constant(large, [16] * self.lanes if vector else 16)))
 
 
 def make_vectors(lanes: int) -> SimpleNamespace:
@@ -130,6 +171,47 @@ def make_vectors(lanes: int) -> SimpleNamespace:
             return context.get_dummy_value()
 
         return types.void(a, INDEX, vector, INDEX), code
+
+    @intrinsic
+    def numbers_in(typing: Any, a: Any) -> Any:
+        return types.int64(a), lambda context, b, signature, args: INT64(2 if holds_pairs(signature.args[0]) else 1)
+
+    @intrinsic
+    def vstore_along(typing: Any, a: Any, i: Any, c: Any, v: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array, i, c, v = args
+            if holds_pairs(signature.args[0]):
+                pointer = emit.pointer(context, b, signature.args[0], array, b.add(i, b.ashr(c, INT64(1))))
+                b.store(b.fptrunc(v, emit.halves), b.bitcast(pointer, emit.halves.as_pointer()), align=ALIGN)
+            else:
+                emit.store(b, v, emit.pointer(context, b, signature.args[0], array, b.add(i, c)))
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX, INDEX, vector), code
+
+    @intrinsic
+    def vstore_rows(typing: Any, a: Any, i: Any, ld: Any, v: Any, w: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array, i, ld, v, w = args
+            first = emit.pointer(context, b, signature.args[0], array, i)
+            if holds_pairs(signature.args[0]):
+                b.store(emit.pair(b, v, w), b.bitcast(first, emit.integers.as_pointer()), align=ALIGN)
+            else:
+                emit.store(b, v, first)
+                emit.store(b, w, b.gep(first, [ld]))
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX, INDEX, vector, vector), code
+
+    @intrinsic
+    def store_pair(typing: Any, a: Any, i: Any, x: Any, y: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array, i, x, y = args
+            value = emit.pair(b, x, y) if holds_pairs(signature.args[0]) else x
+            b.store(value, emit.pointer(context, b, signature.args[0], array, i))
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX, types.float32, types.float32), code
 
     @intrinsic
     def vzero(typing: Any) -> Any:
@@ -179,6 +261,10 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vload_tail=vload_tail,
         vstore=vstore,
         vstore_tail=vstore_tail,
+        numbers_in=numbers_in,
+        vstore_along=vstore_along,
+        vstore_rows=vstore_rows,
+        store_pair=store_pair,
         vzero=vzero,
         vsplat=vsplat,
         vadd=vadd,
@@ -200,7 +286,8 @@ def _product_tile(emit: Emitter, rows: int, vectors: int, transposed: bool) -> A
         transposed=False:  y[r, j]  = sum over k of  a[r, k] * b[k, j]      depth = number of k, at least 1
         transposed=True:   y[r, j] += sum over k of  a[k, r] * b[k, j]
 
-    ld... is the distance between rows.
+    ld... is the distance between rows. If a and b hold pairs of bfloat16, each product above is of two pairs:
+    first times first plus second times second. y is float32 in any case.
 
     The accumulators are phi nodes of the loop over k: LLVM keeps a value that lives from one round of a loop to the
     next in a register, as long as there are enough. One round loads `vectors` vectors of b, and for each row spreads
@@ -247,6 +334,8 @@ def _tile_code(
         y_rows = [builder.gep(y_start, [builder.mul(ldy, INT64(r))]) for r in range(rows)]
         a_rows = [INT64(r) if transposed else builder.mul(lda, INT64(r)) for r in range(rows)]
         a_step = lda if transposed else INT64(1)
+        pairs = holds_pairs(signature.args[0])
+        multiply_add = emit.dot if pairs else emit.fma
 
         def load(pointer: Any, j: int) -> Any:
             return emit.load(builder, builder.gep(pointer, [place[j]]))
@@ -270,8 +359,8 @@ def _tile_code(
         columns = [load(b_k, j) for j in range(vectors)]
         new = []
         for r in range(rows):
-            number = emit.splat(builder, builder.load(builder.gep(a_k, [a_rows[r]])))
-            new.append([emit.fma(builder, number, columns[j], total[r][j]) for j in range(vectors)])
+            number = emit.splat(builder, builder.load(builder.gep(a_k, [a_rows[r]])), pairs)
+            new.append([multiply_add(builder, number, columns[j], total[r][j]) for j in range(vectors)])
         k_next = builder.add(k, INT64(1))
         k.add_incoming(k_next, loop)
         a_k.add_incoming(builder.gep(a_k, [a_step]), loop)

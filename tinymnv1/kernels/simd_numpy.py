@@ -8,6 +8,20 @@ import numpy as np
 from tinymnv1.ops.window import Array
 
 
+def rounded_to_bfloat16(v: Any) -> Array:
+    """float32 numbers as bfloat16: the upper half of the nearest float32 whose lower half is zero, as uint32."""
+    bits = np.asarray(v, np.float32).view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # a tie goes to the even one
+    return np.where(np.isnan(v), bits >> 16 | 0x40, nearest)
+
+
+def halves(a: Array) -> tuple[Array, ...]:
+    """What a product multiplies one after the other: the array itself, or of pairs the first ones and the second."""
+    if a.dtype != np.uint32:
+        return (a,)
+    return (a << 16).view(np.float32), (a & 0xFFFF0000).view(np.float32)
+
+
 def make_vectors(lanes: int) -> SimpleNamespace:
     """The operations of `simd.py` on arrays of `lanes` floats."""
 
@@ -31,6 +45,30 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         assert 0 <= i <= a.size - n, "a vector outside its array"
         a[i : i + n] = v[:n]
 
+    def numbers_in(a: Array) -> int:
+        return 2 if a.dtype == np.uint32 else 1
+
+    def pair(x: Any, y: Any) -> Array:
+        return (rounded_to_bfloat16(x) | rounded_to_bfloat16(y) << 16).astype(np.uint32)
+
+    def vstore_along(a: Array, i: int, c: int, v: Array) -> None:
+        if numbers_in(a) == 1:
+            vstore(a, i + c, v)
+        else:
+            first = i + c // 2
+            assert 0 <= first <= a.size - lanes // 2, "a vector outside its array"
+            a[first : first + lanes // 2] = pair(v[::2], v[1::2])
+
+    def vstore_rows(a: Array, i: int, ld: int, v: Array, w: Array) -> None:
+        if numbers_in(a) == 1:
+            vstore(a, i, v)
+            vstore(a, i + ld, w)
+        else:
+            vstore(a, i, pair(v, w))
+
+    def store_pair(a: Array, i: int, x: float, y: float) -> None:
+        a[i] = x if numbers_in(a) == 1 else pair(np.float32(x), np.float32(y))
+
     def vzero() -> Array:
         return np.zeros(lanes, np.float32)
 
@@ -53,8 +91,9 @@ def make_vectors(lanes: int) -> SimpleNamespace:
                 row = iy + r * ldy
                 total = y[row : row + n].copy() if transposed else np.zeros(n, np.float32)
                 for k in range(depth):
-                    number = a[ia + k * lda + r] if transposed else a[ia + r * lda + k]
-                    total += number * b[ib + k * ldb : ib + k * ldb + n]
+                    i = ia + k * lda + r if transposed else ia + r * lda + k
+                    for number, row_of_b in zip(halves(a[i : i + 1]), halves(b[ib + k * ldb :][:n]), strict=True):
+                        total += number * row_of_b
                 y[row : row + n] = total
 
         return tile
@@ -79,6 +118,10 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vload_tail=vload_tail,
         vstore=vstore,
         vstore_tail=vstore_tail,
+        numbers_in=numbers_in,
+        vstore_along=vstore_along,
+        vstore_rows=vstore_rows,
+        store_pair=store_pair,
         vzero=vzero,
         vsplat=vsplat,
         vadd=np.add,
