@@ -48,8 +48,10 @@ def caption(result: dict[str, Any]) -> str:
     m = result["machine"]
     packages = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "numba": "Numba"}
     versions = [f"{packages[key]} {version}" for key, version in m["versions"].items() if key in packages and version]
+    mixed = any(case.get("case", {}).get("precision", "float32") != "float32" for case in result["cases"])
+    precision = "float32 where a case does not say otherwise" if mixed else "float32"
     return (
-        f"{threads(m)} of {m['processor']} ({LANES[m['simd']]}), float32, median of {result['rounds']} rounds,"
+        f"{threads(m)} of {m['processor']} ({LANES[m['simd']]}), {precision}, median of {result['rounds']} rounds,"
         f" {m['date']}; {', '.join(versions)}. Measured peak: {m['gflops']:g} GFLOP/s, copying {m['copy_gbs']:g} GB/s."
     )
 
@@ -166,7 +168,8 @@ def _by_case(
                 rows.append([name, f"missing: {figures['missing']}", *["-"] * (len(header) - 2)])
                 continue
             gflops = figures["gflops"]
-            cells = [f"{gflops:.0f}", percent(gflops / peak)]
+            in_float32 = Case(**case["case"]).precision == "float32"  # as the peak is
+            cells = [f"{gflops:.0f}", percent(gflops / peak) if in_float32 else "-"]
             rows.append([name, time_of(figures), *before(figures), *cells, *after(figures), ratio(figures)])
         title = f"**{Case(**case['case']).title}**, {case['madds'] / 1e6:.1f} M multiply-adds an image"
         tables.append(f"{title}\n\n{grid(header, rows)}")

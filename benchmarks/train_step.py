@@ -1,7 +1,7 @@
 """A training step: forward, loss, backward and SGD on a batch that is in memory, beside PyTorch's four ways.
 
 The first steps' losses must agree with PyTorch's, so that all do the same work. With bfloat16, PyTorch's ways are those
-of `torch.autocast`, which rounds the factors and the results of all convolutions.
+of `torch.autocast`, which rounds the factors and the results of all convolutions and of the classifier.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ QUICK = (Case(32, 16, 0.25, stem_stride=1, num_classes=10),)
 OURS = "tinymnv1"
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
-TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}  # at width 1.0 a step lowers the loss by 1.3e-2
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:

@@ -141,6 +141,18 @@ def test_the_training_contenders_start_with_the_same_losses():
     assert abs(outputs["ours"][0] - np.log(7)) < 0.1
 
 
+def test_the_training_contenders_start_alike_in_bfloat16():
+    threads, case = torch.get_num_threads(), Case(32, 16, 0.25, stem_stride=1, num_classes=10)
+    settings = case.settings() | {"precision": "bfloat16"}
+    outputs = {
+        "ours": train_step.ours(threads, fused=True, **settings).output,
+        "PyTorch": train_step.pytorch(threads, "NCHW", False, **settings).output,
+    }
+    train_step.agree(outputs, "bfloat16")
+    in_float32 = train_step.ours(threads, fused=True, **case.settings()).output
+    assert outputs["ours"] != in_float32
+
+
 def test_each_op_is_compared_with_the_same_op():
     case = Case(32, 1, 0.25, stem_stride=1)
     threads = torch.get_num_threads()
@@ -256,6 +268,17 @@ def test_tables_show_times_ratios_and_what_is_missing():
     assert "| 1 | 1.0 | missing | missing |" in tables.render(results, "growth")
     assert "| 2 | missing | missing | - |" in tables.render(results, "scaling")
     assert tables.render({}, "kernels") == tables.NOT_MEASURED
+
+
+def test_a_step_in_bfloat16_is_not_measured_by_the_float32_peak():
+    results = example_results()
+    case = results["train_step"]["cases"][0]
+    case["case"] = case["case"] | {"precision": "bfloat16"}
+    training = tables.render(results, "train_step")
+    assert "**32x32, batch 2, width 0.25, bfloat16**" in training
+    assert "| tinymnv1 | 100 ms | 20 | 50 | - | 3 MiB | - |" in training
+    assert "float32 where a case does not say otherwise" in training
+    assert "otherwise" not in tables.render(results, "inference")
 
 
 def test_only_what_is_between_the_markers_changes():

@@ -1,10 +1,13 @@
 """The whole network against PyTorch, in float64: logits, every gradient, running statistics, evaluation, optimizers."""
 
+import copy
+
 import numpy as np
 import pytest
 from numeric import relative_error
 
 from tinymnv1 import MobileNetV1, softmax_cross_entropy
+from tinymnv1.engine import TrainingEngine
 from tinymnv1.layers import Activation
 from tinymnv1.optim import SGD, Adam, AdamW, clip_gradient_norm
 
@@ -235,3 +238,52 @@ def test_ten_steps_follow_torch(kind):
     expected = theirs.parameters_like_ours()
     for name, p in model.parameters():
         assert relative_error(p.data, expected[name]) <= 1e-6, name
+
+
+class RoundedProduct(torch.autograd.Function):
+    """A 1x1 convolution; the factors of all three products are rounded to bfloat16."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        x, w = (t.bfloat16().to(t.dtype) for t in (x, w))
+        ctx.save_for_backward(x, w)
+        return torch.nn.functional.conv2d(x, w)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        dy = dy.bfloat16().to(dy.dtype)
+        return torch.nn.grad.conv2d_input(x.shape, w, dy), torch.nn.grad.conv2d_weight(x, w.shape, dy)
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def test_bfloat16_is_the_rounding_of_the_factors_and_loses_less_than_autocast():
+    """The whole network. A factor close to the middle of two bfloat16 may go either way, and this deep a network
+    multiplies the difference: the gradients differ from the rounding judge's, too, but less than from the exact ones.
+    """
+    model, theirs = pair(0.25, 1, "symmetric", backend="numba")
+    x, labels = images(64, 24, 24)
+    TrainingEngine(model, "bfloat16").forward_backward(x.astype(np.float32), labels)
+    ours = {name: p.grad for name, p in model.parameters()}
+
+    def gradients(judge, x, autocast=False):
+        judge.train()
+        judge.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = judge(x)
+        torch.nn.functional.cross_entropy(logits.to(x.dtype), torch.tensor(labels)).backward()
+        return {name: gradient.copy() for name, gradient in judge.gradients().items()}
+
+    exact = gradients(theirs, as_torch(x))
+    cast = gradients(copy.deepcopy(theirs).float(), as_torch(x).float(), autocast=True)
+    for layer in theirs.features:
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1):
+            layer.forward = lambda x, w=layer.weight: RoundedProduct.apply(x, w)
+    rounded = gradients(theirs, as_torch(x))
+    for name in (f"blocks.{i}.pointwise.weight" for i in range(13)):
+        lost = distance(ours[name], exact[name])
+        assert distance(ours[name], rounded[name]) <= 0.6 * lost, name
+        assert lost <= 0.9 * distance(cast[name], exact[name]), name

@@ -130,7 +130,7 @@ def make_preprocessing(config: TrainConfig, dataset: Dataset) -> Preprocessing:
 
 
 SCALED_BYTES = 1 << 30
-"""Up to so much memory is taken for training images that are scaled before a run."""
+"""Up to so much memory is taken for training images that are scaled before a run; for the smaller early ones, too."""
 
 
 def scaled_once(images: Array, resolution: int) -> Array:

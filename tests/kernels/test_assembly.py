@@ -8,17 +8,29 @@ import re
 import numba
 import numpy as np
 import pytest
-from llvmlite import binding
 
 from tinymnv1.kernels import simd
 from tinymnv1.kernels.fused_depthwise import convolve_band
-from tinymnv1.kernels.simd import GRADIENT_ROWS, LANES, PANEL, SIMD, TILE_ROWS, TILE_VECTORS, clipped_tile, product_tile
+from tinymnv1.kernels.simd import (
+    GRADIENT_ROWS,
+    LANES,
+    PANEL,
+    SIMD,
+    TILE_ROWS,
+    TILE_VECTORS,
+    clipped_tile,
+    product_tile,
+    store_pair,
+    vload,
+    vstore_along,
+    vstore_rows,
+)
+from tinymnv1.kernels.simd_llvm import has_bfloat16
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)
 FLOATS = numba.types.Array(numba.float32, 1, "C", aligned=True)
 PAIRS = numba.types.Array(numba.uint32, 1, "C", aligned=True)
 INDEX = numba.int64
-HAS_DOT = SIMD == "avx512" and bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 pytestmark = [
     pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no machine code without the compiler"),
@@ -81,7 +93,7 @@ def test_a_register_tile_stays_in_registers(vectors, transposed):
     check_tile(loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX), rows * vectors)
 
 
-@pytest.mark.skipif(not HAS_DOT, reason="this processor does not multiply bfloat16")
+@pytest.mark.skipif(SIMD != "avx512" or not has_bfloat16(), reason="this processor does not multiply bfloat16")
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_tile_of_pairs_multiplies_them_in_one_instruction(transposed):
     rows = GRADIENT_ROWS if transposed else TILE_ROWS
@@ -94,6 +106,21 @@ def test_a_tile_of_pairs_multiplies_them_in_one_instruction(transposed):
     loops = loops_with_fma(run, PAIRS, INDEX, PAIRS, FLOATS, INDEX)
     check_tile(loops, rows * TILE_VECTORS)
     assert all("vdpbf16ps" in line for loop in loops for line in loop if fma(line))
+
+
+def test_rounding_to_bfloat16_calls_no_function():
+    """LLVM's own conversion, without AVX-512 BF16, is a call of __truncsfbf2, which many C libraries do not have."""
+
+    @numba.njit
+    def run(x, a):
+        v = vload(x, 0)
+        vstore_along(a, 0, 0, v)
+        vstore_rows(a, LANES, 0, v, v)
+        store_pair(a, 2 * LANES, x[0], x[1])
+
+    run.compile((FLOATS, PAIRS))
+    (assembly,) = run.inspect_asm().values()
+    assert "truncsfbf2" not in assembly
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])

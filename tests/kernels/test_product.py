@@ -124,11 +124,9 @@ def test_pairs_of_bfloat16_are_rounded_as_pytorch_rounds():
         along, rows, pairs = a[1:-1].reshape(3, lanes)
         known = ~np.isnan(np.concatenate([x, y]))
         neighbours = np.ascontiguousarray(along).view(np.uint16)
-        np.testing.assert_array_equal(neighbours[known], as_bfloat16(np.concatenate([x, y]))[known])
-        for both in (rows, pairs):
-            halves = np.concatenate([both & 0xFFFF, both >> 16])
+        for halves in (neighbours, *(np.concatenate([both & 0xFFFF, both >> 16]) for both in (rows, pairs))):
             np.testing.assert_array_equal(halves[known], as_bfloat16(np.concatenate([x, y]))[known])
-            assert np.isnan((halves[~known] << 16).astype(np.uint32).view(np.float32)).all()
+            assert np.isnan((halves[~known].astype(np.uint32) << 16).view(np.float32)).all()
 
 
 def test_the_same_stores_into_floats():

@@ -42,7 +42,10 @@ def resize(images: Array, resolution: int) -> Array:
     if images.shape[1:3] == (resolution, resolution):
         return images
     size = (resolution, resolution)
-    return np.stack([np.asarray(Image.fromarray(i).resize(size, Image.Resampling.BILINEAR)) for i in images])
+    scaled = np.empty((len(images), *size, images.shape[3]), np.uint8)
+    for i, image in enumerate(images):
+        scaled[i] = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return scaled
 
 
 @dataclass(frozen=True)

@@ -336,7 +336,7 @@ class Plan:
 
 
 class TrainingEngine:
-    """Forward, loss and backward of a model, fused. The same face as `LayerEngine`, and the same results."""
+    """Forward, loss and backward of a model, fused. The same face as `LayerEngine`; in float32, the same results."""
 
     def __init__(self, model: MobileNetV1, precision: str = "float32") -> None:
         """precision: of the factors of the pointwise products, "float32" or "bfloat16".

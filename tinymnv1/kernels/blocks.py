@@ -112,20 +112,11 @@ def activate(z, iz, rows, width, bn, low, high, a, ia, lda):
 
 
 @serial
-def gradient(dy, z, iz, rows, width, bn, dz, idz, ldz):
-    """dz[r, :] of a batch norm, from dy and z, both from index iz on; ldz apart in dz."""
-    for _ in range(rows):
-        for c in range(0, width, LANES):
-            along = vfma(vload(z, iz + c), vload(bn, ALONG_Z * width + c), vload(bn, CONSTANT * width + c))
-            vstore(dz, idz + c, vfma(vload(dy, iz + c), vload(bn, ALONG_DY * width + c), along))
-        iz += width
-        idz += ldz
+def gradient(dy, z, iz, rows, width, bn, dz, along, ld_along, across, ld_across):
+    """dz of a batch norm, from so many rows of dy and z, both from index iz on: rows, ld_along apart from dz[along] on.
 
-
-@serial
-def gradient_pairs(dy, z, iz, rows, width, bn, dz, along, ld_along, across, ld_across):
-    """As `gradient`, in pairs along the rows, from dz[along] on, and across them, from dz[across] on; or, with across
-    below 0, only along them. With an odd number of rows the last one's partner is zero.
+    dz: floats, and across is -1; or pairs along the rows, and from dz[across] on, if that is not below 0, pairs across
+    them as well, ld_across apart. With an odd number of rows the last one's partner is zero.
     """
     for r in range(0, rows, 2):
         for c in range(0, width, LANES):

@@ -34,7 +34,6 @@ from tinymnv1.kernels.blocks import (
     block_moments,
     fill_zero,
     gradient,
-    gradient_pairs,
     product,
     share_of_panels,
     terms,
@@ -114,8 +113,7 @@ def pointwise_forward(shape, window, image, low, high, z_in, bn_in, packed, z_ou
 def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, a, ia, lda):
     """da, the gradient of a = clip(y), becomes that of y, in place; a is written, the sums for batch norm are added.
 
-    a: floats, or pairs across the rows.
-
+    a: floats, or pairs across the rows; of an odd number of rows the last one's partner is zero.
     partial[i + c] += sum of dy, partial[i + width + c] += sum of dy (z - mean), for the vectors c from first to last.
     """
     bottom, top = vsplat(low), vsplat(high)
@@ -173,9 +171,11 @@ def _backward_unit(
     rows, block, blocks, channels_in, width_in, channels_out, width_out, _, groups = shape
     numbers, lda = numbers_in(dz), width_in + LANES
     ld_along, ld_across = width_out // numbers + LANES, width_out + LANES
-    across = 0 if numbers == 1 else block * ld_along  # floats serve both products as they lie
     tall = (channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS
     with_dw, is_stem = dw.size > 0, image.size > 0
+    # dz in pairs across the rows, for the weights' gradient, lies behind dz along them; floats serve both as they lie.
+    across = 0 if numbers == 1 else block * ld_along
+    place = across if with_dw and numbers == 2 else -1
     group, chunk = unit // chunks, unit % chunks
     first, last = share_of_panels(group, groups, 0 if is_stem else width_in // LANES)
     a, ia = (dz, across + block // numbers * ld_across) if with_dw else (kept, 0)
@@ -188,11 +188,7 @@ def _backward_unit(
         start = b * block
         count = min(block, rows - start)
         iz = start * width_out
-        if numbers == 1:
-            gradient(dy_out, z_out, iz, count, width_out, bn_out, dz, 0, ld_along)
-        else:
-            place = across if with_dw else -1
-            gradient_pairs(dy_out, z_out, iz, count, width_out, bn_out, dz, 0, ld_along, place, ld_across)
+        gradient(dy_out, z_out, iz, count, width_out, bn_out, dz, 0, ld_along, place, ld_across)
         if is_stem:
             gather_rows(window, channels_in // 9, image, start, count, dz[ia:], lda, block * lda)
         if not with_dw:

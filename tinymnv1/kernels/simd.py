@@ -34,8 +34,9 @@ from numba import config
 from tinymnv1.errors import ConfigError
 
 # name -> lanes of a vector; rows and vectors of the product's register tile, which needs rows * vectors + vectors + 1
-# registers; rows of the tile of the weights' gradient. Its rows are channels, whose number is mostly a power of two: 14
-# rows would compute up to a third in vain.
+# registers; rows of the tile of the weights' gradient. The product's rows are an even number, so that no pair of rows
+# is torn between two blocks. The gradient's rows are channels, whose number is mostly a power of two: 14 rows would
+# compute up to a third in vain.
 TILES = {"avx512": (16, 14, 2, 8), "avx2": (8, 6, 2, 6), "neon": (4, 8, 3, 8)}
 
 

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-FLOAT, BIT, INT16, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+FLOAT, BIT, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
 INDEX = types.intp
 ALIGN = 4  # bytes: rows of an image need not begin on a vector's boundary
 
@@ -29,6 +29,12 @@ class BFloat16(ir.Type):
 def holds_pairs(array_type: Any) -> bool:
     """Whether an array's elements are pairs of bfloat16."""
     return bool(array_type.dtype == types.uint32)
+
+
+def has_bfloat16() -> bool:
+    """Whether Numba compiles for a processor with AVX-512 BF16."""
+    forced = config.CPU_NAME or config.CPU_FEATURES  # NUMBA_CPU_NAME: for another processor than this one
+    return not forced and bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 class VectorType(types.Type):
@@ -56,9 +62,8 @@ class Emitter:
         self.integers = ir.VectorType(INT32, lanes)
         self.mask_type = ir.VectorType(BIT, lanes)
         self.zero = ir.Constant(self.vector, [0.0] * lanes)
-        self.halves = ir.VectorType(BFloat16(), lanes)
         self.pairs = ir.VectorType(BFloat16(), 2 * lanes)
-        self.has_dot = lanes == 16 and bool(binding.get_host_cpu_features().get("avx512bf16"))
+        self.has_bfloat16 = lanes == 16 and has_bfloat16()
 
     def pointer(self, context: Any, b: Any, array_type: Any, array: Any, index: Any) -> Any:
         """Address of element `index` of a flat array."""
@@ -111,10 +116,10 @@ class Emitter:
     def dot(self, b: Any, x: Any, y: Any, z: Any) -> Any:
         """In each lane, x and y being pairs of bfloat16: x[0] * y[0] + x[1] * y[1] + z.
 
-        One instruction, where the processor has it (AVX-512 BF16). Elsewhere a bfloat16 is the upper half of a float32,
-        so that two shifts and two fused multiply-adds do.
+        One instruction, where the processor has it. Elsewhere each pair is taken apart into two floats: a bfloat16 is
+        the upper half of a float32, so a shift gives the first, and a mask the second.
         """
-        if self.has_dot:
+        if self.has_bfloat16:
             kind = ir.FunctionType(self.vector, [self.vector, self.pairs, self.pairs])
             function = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
             return b.call(function, [z, b.bitcast(x, self.pairs), b.bitcast(y, self.pairs)])
@@ -125,13 +130,34 @@ class Emitter:
             z = self.fma(b, b.bitcast(half(x), self.vector), b.bitcast(half(y), self.vector), z)
         return z
 
+    def rounded(self, b: Any, v: Any) -> Any:
+        """A float, or a vector of them, as bfloat16: 16-bit integers.
+
+        One instruction, or the same by hand: half a step is added to the bits, a little less where the kept part is
+        even, and the lower half dropped. LLVM's own way without the instruction is a call of a function that C
+        libraries may lack.
+        """
+        lanes = self.lanes if v.type == self.vector else 0
+
+        def whole(bits: int, value: int | None = None) -> Any:
+            kind = ir.VectorType(ir.IntType(bits), lanes) if lanes else ir.IntType(bits)
+            return kind if value is None else ir.Constant(kind, [value] * lanes if lanes else value)
+
+        if self.has_bfloat16:
+            half = ir.VectorType(BFloat16(), lanes) if lanes else BFloat16()
+            return b.bitcast(b.fptrunc(v, half), whole(16))
+        bits = b.bitcast(v, whole(32))
+        upper = b.lshr(bits, whole(32, 16))
+        nearest = b.add(b.add(bits, whole(32, 0x7FFF)), b.and_(upper, whole(32, 1)))
+        still_nan = b.or_(upper, whole(32, 0x40))
+        is_nan = b.fcmp_unordered("uno", v, v)
+        return b.trunc(b.select(is_nan, still_nan, b.lshr(nearest, whole(32, 16))), whole(16))
+
     def pair(self, b: Any, x: Any, y: Any) -> Any:
-        """Two floats, or two vectors of them, rounded to bfloat16: x in the lower half of a 32-bit integer, y above."""
+        """Two floats, or two vectors of them, as bfloat16: x in the lower half of a 32-bit integer, y above."""
         vector = x.type == self.vector
-        half, small, large = (
-            (self.halves, ir.VectorType(INT16, self.lanes), self.integers) if vector else (BFloat16(), INT16, INT32)
-        )
-        x, y = (b.zext(b.bitcast(b.fptrunc(v, half), small), large) for v in (x, y))
+        large = self.integers if vector else INT32
+        x, y = (b.zext(self.rounded(b, v), large) for v in (x, y))
         return b.or_(x, b.shl(y, ir.Constant(large, [16] * self.lanes if vector else 16)))
 
 
@@ -182,7 +208,8 @@ def make_vectors(lanes: int) -> SimpleNamespace:
             array, i, c, v = args
             if holds_pairs(signature.args[0]):
                 pointer = emit.pointer(context, b, signature.args[0], array, b.add(i, b.ashr(c, INT64(1))))
-                b.store(b.fptrunc(v, emit.halves), b.bitcast(pointer, emit.halves.as_pointer()), align=ALIGN)
+                halves = emit.rounded(b, v)
+                b.store(halves, b.bitcast(pointer, halves.type.as_pointer()), align=ALIGN)
             else:
                 emit.store(b, v, emit.pointer(context, b, signature.args[0], array, b.add(i, c)))
             return context.get_dummy_value()
