@@ -199,7 +199,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "epochs": 56,
             "weight_decay": 2.5e-4,
             "ema_decay": 0.999,
-            "evaluate_every": 14,
+            "evaluate_every": 7,
         },
     ),
 }
