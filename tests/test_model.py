@@ -65,6 +65,21 @@ def test_initial_weights_have_the_spread_they_are_said_to_have():
         small(init="he")
 
 
+def test_the_identity_is_added_to_the_initial_weights_of_every_block():
+    """In the middle of each depthwise filter, and on each pointwise matrix's diagonal: a block copies its input."""
+    for (name, a), (_, b) in zip(small().parameters(), small(identity=0.5).parameters(), strict=True):
+        expected = a.data.copy()
+        if name.endswith("depthwise.weight"):
+            expected[1, 1] += 0.5
+        if name.endswith("pointwise.weight"):
+            cin, cout = expected.shape
+            expected += 0.5 * np.tile(np.eye(cin, dtype=np.float32), cout // cin)
+        np.testing.assert_array_equal(b.data, expected, err_msg=name)
+        assert b.identity == (0.5 if name.endswith("pointwise.weight") else 0), name
+    with pytest.raises(ConfigError, match="identity must be at least 0 and finite, got -1"):
+        small(identity=-1)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (32, 32), (50, 33)])
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_any_input_size_works(size, stem_stride):

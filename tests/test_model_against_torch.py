@@ -10,6 +10,7 @@ from tinymnv1 import MobileNetV1, softmax_cross_entropy
 from tinymnv1.engine import TrainingEngine
 from tinymnv1.layers import Activation
 from tinymnv1.optim import SGD, Adam, AdamW, clip_gradient_norm
+from tinymnv1.parameters import Parameter
 
 torch = pytest.importorskip("torch", reason="PyTorch is the judge of these tests; install the [test] extra")
 from torch_reference import Depthwise, TorchMobileNetV1  # noqa: E402
@@ -238,6 +239,23 @@ def test_ten_steps_follow_torch(kind):
     expected = theirs.parameters_like_ours()
     for name, p in model.parameters():
         assert relative_error(p.data, expected[name]) <= 1e-6, name
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(("cin", "cout"), [(5, 5), (3, 7), (6, 4)])
+def test_decay_towards_the_identity_follows_torch(kind, cin, cout):
+    """PyTorch gets V = W - c I, whose gradient is that of W, and lets it decay to zero, as it always does."""
+    rng = np.random.default_rng(0)
+    ours = Parameter(rng.normal(size=(cin, cout)), identity=0.7)
+    identity = np.tile(np.eye(cin), 3)[:, :cout]
+    theirs = torch.nn.Parameter(torch.tensor(ours.data - 0.7 * identity))
+    optimizer, judge = OPTIMIZERS[kind][0]([("w", ours)]), OPTIMIZERS[kind][1]([theirs])
+    for _ in range(10):
+        ours.grad[...] = rng.normal(size=(cin, cout))
+        theirs.grad = torch.tensor(ours.grad)
+        optimizer.step()
+        judge.step()
+    assert relative_error(ours.data, theirs.detach().numpy() + 0.7 * identity) <= 1e-12
 
 
 class RoundedProduct(torch.autograd.Function):

@@ -27,6 +27,7 @@ EVERYTHING = replace(
     evaluate_every=2,
     early_resolution=20,
     init="fan-in",
+    identity=0.5,
     precision="bfloat16",
 )
 
@@ -121,6 +122,8 @@ def test_the_initial_weights_are_those_of_the_setting(data, tmp_path):
         return np.abs(dict(trainer.model.parameters())["blocks.0.depthwise.weight"].data).max()
 
     assert largest("slim") <= 0.18 < largest("fan-in") <= 1 / 3
+    trainer = make(replace(SHORT, identity=2.0), data, tmp_path / "identity")
+    assert trainer.model.blocks[0].layers["depthwise"].params["weight"].data[1, 1].min() >= 2 - 0.18
 
 
 def test_the_average_is_what_is_evaluated_and_saved(data, tmp_path):

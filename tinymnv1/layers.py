@@ -116,11 +116,11 @@ class Depthwise(Layer):
 class Pointwise(Layer):
     """1x1 convolution without a bias."""
 
-    def __init__(self, ops: ModuleType, weight: Array) -> None:
-        """weight: (Cin, Cout)."""
+    def __init__(self, ops: ModuleType, weight: Array, identity: float = 0.0) -> None:
+        """weight: (Cin, Cout).  identity: see `Parameter`."""
         super().__init__()
         self.ops = ops
-        self.params["weight"] = Parameter(weight)
+        self.params["weight"] = Parameter(weight, identity=identity)
 
     def forward(self, x: Array, train: bool) -> Array:
         y, cache = self.ops.pointwise_forward(x, self.params["weight"].data)

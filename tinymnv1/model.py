@@ -29,7 +29,7 @@ from tinymnv1.layers import (
     Pointwise,
 )
 from tinymnv1.ops.window import Array
-from tinymnv1.parameters import Parameter, pack
+from tinymnv1.parameters import Parameter, add_identity, pack
 
 STEM_CHANNELS = 32
 
@@ -133,15 +133,28 @@ def load_backend(name: str) -> ModuleType:
 class DepthwiseSeparable(Chain):
     """The block of figure 3, right: a depthwise and a pointwise convolution, each with batch norm and ReLU6."""
 
-    def __init__(self, ops: ModuleType, depthwise: Array, pointwise: Array, stride: int, config: ModelConfig) -> None:
-        """depthwise: (3, 3, Cin), pointwise: (Cin, Cout): the initial weights.  stride: of the depthwise one."""
+    def __init__(
+        self,
+        ops: ModuleType,
+        depthwise: Array,
+        pointwise: Array,
+        stride: int,
+        config: ModelConfig,
+        identity: float = 0.0,
+    ) -> None:
+        """depthwise: (3, 3, Cin), pointwise: (Cin, Cout): the initial weights, to which the identity is added.
+
+        stride: of the depthwise convolution.  identity: see `MobileNetV1`.
+        """
+        depthwise[KERNEL // 2, KERNEL // 2] += identity
+        add_identity(pointwise, identity)
         cin, cout = pointwise.shape
         eps, momentum, dtype = config.bn_eps, config.bn_momentum, pointwise.dtype
         super().__init__(
             depthwise=Depthwise(ops, depthwise, stride, config.padding),
             depthwise_bn=BatchNorm(ops, cin, eps, momentum, dtype),
             depthwise_act=Activation(ops, config.activation),
-            pointwise=Pointwise(ops, pointwise),
+            pointwise=Pointwise(ops, pointwise, identity),
             pointwise_bn=BatchNorm(ops, cout, eps, momentum, dtype),
             pointwise_act=Activation(ops, config.activation),
         )
@@ -169,6 +182,12 @@ class MobileNetV1:
     large and turn six times faster. The classifier has no batch norm; it starts at 0.01, so that the first loss is
     about ln(num_classes).
 
+    identity: c, at least 0. A network of 27 layers without shortcuts must first learn to let an image through. With c
+    above 0 every block begins as c I plus the drawn weights: c is added to the middle of each depthwise filter and to
+    the diagonal of each pointwise matrix. Weight decay, which would take that away within a few epochs, then pulls
+    the matrices towards c I instead of zero. The idea is that of DiracNets (Zagoruyko and Komodakis 2017, arXiv
+    1706.00388) and of Hardt and Ma (2017, arXiv 1611.04231): a layer that has nothing to add is the identity.
+
     Raises ConfigError on values outside these.
     """
 
@@ -187,6 +206,7 @@ class MobileNetV1:
         dtype: Any = np.float32,
         rng: int | np.random.Generator = 0,
         init: str = "slim",
+        identity: float = 0.0,
     ) -> None:
         self.config = ModelConfig(
             num_classes, width, in_channels, stem_stride, padding, bn_eps, bn_momentum, dropout, activation
@@ -198,6 +218,8 @@ class MobileNetV1:
             raise ConfigError('the numba backend is float32 only: use backend="numpy" for float64')
         if init not in INITS:
             raise ConfigError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        if not 0 <= identity < math.inf:
+            raise ConfigError(f"identity must be at least 0 and finite, got {identity}")
         ops = load_backend(backend)
         self.rng = np.random.default_rng(rng)
         cfg = self.config
@@ -220,6 +242,7 @@ class MobileNetV1:
                 draw(cin, cout),
                 stride,
                 cfg,
+                identity,
             )
             for cin, cout, stride in cfg.blocks
         ]

@@ -6,7 +6,8 @@ Each one changes the model's parameters in place from their gradients:
     engine.forward_backward(x, labels)
     optimizer.step()
 
-Weight decay skips every parameter whose `decay` is False (batch norm, biases, depthwise filters).
+Weight decay skips every parameter whose `decay` is False (batch norm, biases, depthwise filters). A pointwise matrix W
+may have an `identity` c, with which it decays towards c I instead of zero: in the formulas below, w is then W - c I.
 The formulas are those of PyTorch, and the tests hold the two together. They are in `tinymnv1.ops.optimizer`; a model of
 the Numba backend takes them from `tinymnv1.kernels.optimizer`. A step goes over whole runs of parameters that lie side
 by side in the model's flat buffer (`tinymnv1.parameters`), not over one parameter at a time.
@@ -19,7 +20,7 @@ import numpy as np
 
 from tinymnv1.errors import CheckpointError, ConfigError
 from tinymnv1.ops.window import Array
-from tinymnv1.parameters import Parameter, Run, aligned_zeros, runs_of
+from tinymnv1.parameters import Parameter, Run, add_identity, aligned_zeros, runs_of
 
 
 def _require(name: str, value: float, low: float, below: float = math.inf) -> None:
@@ -54,8 +55,13 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter once, from its grad, at the current `lr`."""
         self.steps += 1
+        pulled = [p for p in self.parameters.values() if p.identity and self.weight_decay]
+        for p in pulled:
+            add_identity(p.data, -p.identity)
         for run, state in zip(self.runs, self.flat_state, strict=True):
             self._update(run, state, self.weight_decay if run.decay else 0.0)
+        for p in pulled:
+            add_identity(p.data, p.identity)
 
     def _update(self, run: Run, state: dict[str, Array], weight_decay: float) -> None:
         raise NotImplementedError

@@ -30,6 +30,15 @@ def aligned_zeros(size: int, dtype: Any) -> Array:
     return room[first : first + size]
 
 
+def add_identity(matrix: Array, times: float) -> None:
+    """matrix += times * identity, in place. matrix: (Cin, Cout), as a pointwise convolution's.
+
+    With more outputs than inputs the identity stands there again and again: output j gets input j mod Cin.
+    """
+    outputs = np.arange(matrix.shape[1])
+    matrix[outputs % matrix.shape[0], outputs] += times
+
+
 class ParameterBuffer:
     """data, grad: (size,), what the parameters in it are parts of; zero between them.
 
@@ -46,13 +55,14 @@ class Parameter:
     data: the values.  grad: of the same shape; every backward pass sets it anew (nothing accumulates).
     decay: whether weight decay applies. False for batch norm, biases and depthwise filters: the paper (section 3.2)
     found that depthwise filters, having so few parameters, want very little decay or none.
+    identity: weight decay pulls a matrix towards so many times the identity (`add_identity`) instead of towards zero.
     buffer, start: where the numbers are. A new parameter has a buffer of its own; `pack` moves it to a shared one.
 
     data and grad are C-contiguous views into the buffer. Assigning to them copies the new values to that place.
     """
 
-    def __init__(self, data: Array, decay: bool = True) -> None:
-        self.shape, self.size, self.decay = data.shape, data.size, decay
+    def __init__(self, data: Array, decay: bool = True, identity: float = 0.0) -> None:
+        self.shape, self.size, self.decay, self.identity = data.shape, data.size, decay, identity
         self.start = 0
         self.buffer = ParameterBuffer(self.stop, data.dtype)
         self.data = data

@@ -38,8 +38,8 @@ class TrainConfig:
     (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
     normalise: subtract the training pixels' mean and divide by their standard deviation.
     augment, cutout, alternate_flip: see `tinymnv1.data.TrainingBatches`.
-    width, stem_stride, padding, activation, dropout, init, backend: of the model; stem_stride 0 means 1 up to 64 pixels
-    and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
+    width, stem_stride, padding, activation, dropout, init, identity, backend: of the model; stem_stride 0 means 1 up to
+    64 pixels and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
     precision: of the factors of the fused engine's pointwise products, "float32" or "bfloat16" (`TrainingEngine`).
     epochs: passes over the training images.  batch_size: images per step.  optimizer: a name in OPTIMIZERS.
     lr: the schedule's highest.  momentum, nesterov: SGD's.  weight_decay: see `tinymnv1.optim`.
@@ -67,6 +67,7 @@ class TrainConfig:
     activation: str = "relu6"
     dropout: float = 0.0
     init: str = "slim"
+    identity: float = 0.0
     backend: str = "numba"
     engine: str = "fused"
     precision: str = "float32"
@@ -104,6 +105,7 @@ class TrainConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
         for name, low, high in (
             ("lr", 0, math.inf),
+            ("identity", 0, math.inf),
             ("weight_decay", 0, math.inf),
             ("warmup", 0, math.inf),
             ("clip_norm", 0, math.inf),

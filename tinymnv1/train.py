@@ -54,6 +54,8 @@ HELP = {
     "activation": "after every batch norm",
     "init": "initial weights of the convolutions: slim, normal with 0.09, cut off at 0.18, or fan-in, PyTorch's:"
     " uniform within 1/sqrt(fan_in)",
+    "identity": "add so much of the identity to the initial weights of every block; weight decay then pulls the 1x1"
+    " convolutions towards that instead of zero",
     "dropout": "before the classifier, in [0, 1)",
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
     "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
@@ -88,7 +90,7 @@ GROUPS = {
         "cutout",
         "alternate_flip",
     ),
-    "model": ("width", "stem_stride", "padding", "activation", "dropout", "init", "backend"),
+    "model": ("width", "stem_stride", "padding", "activation", "dropout", "init", "identity", "backend"),
     "training": (
         "engine",
         "precision",

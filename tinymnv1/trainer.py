@@ -175,6 +175,7 @@ class Trainer:
             backend=config.backend,
             rng=config.seed,
             init=config.init,
+            identity=config.identity,
         )
         self.engine = training_engine(self.model, config.engine == "fused", config.precision)
         self.optimizer = make_optimizer(config, self.model)
