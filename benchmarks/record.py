@@ -70,6 +70,11 @@ def command_of(config: TrainConfig) -> str:
     return " ".join(parts)
 
 
+def settings_of(config: TrainConfig) -> Record:
+    """The settings other than the defaults, to be kept: they mean the same when recipes have changed."""
+    return {k: v for k, v in asdict(config).items() if k not in ("data_dir", "seed") and v != FIELDS[k].default}
+
+
 def finished(run: Path) -> Log:
     """The log of a run that has come to its end. Raises BenchmarkError if it has not."""
     log = read_log(run)
@@ -103,7 +108,7 @@ def measure(run: Path, data_dir: Path | None) -> tuple[Record, Log]:
             f"{run}: metrics.csv says {100 * last['test_accuracy']:.2f} %, but last.safetensors has"
             f" {100 * plain.accuracy:.2f} %: not of the same run, or not on the same data"
         )
-    settings = {k: v for k, v in asdict(config).items() if k not in ("data_dir", "seed") and v != FIELDS[k].default}
+    settings = settings_of(config)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     record = {
         "seed": config.seed,
@@ -166,7 +171,7 @@ def ablation_of(logs: Sequence[Log]) -> Record:
             raise BenchmarkError(f"{log.folder}: another run has the same settings and the same seed")
         row[log.config.seed] = log.history[-1]["test_accuracy"]
     return {
-        "base": name_of(base),
+        "base": settings_of(base),
         "validation": base.validation,
         "rows": [{"options": told, "accuracies": list(by_seed.values())} for told, by_seed in rows.items()],
         "processor": processor(),
@@ -222,6 +227,7 @@ def _how(name: str, group: Sequence[Record]) -> str:
 def ablation_table(ablation: Record) -> str:
     """A row a set of options, with the difference from the base in points."""
     base = mean(ablation["rows"][0]["accuracies"])
+    recipe = name_of(TrainConfig(**ablation["base"]))
     rows = []
     for row in ablation["rows"]:
         found = row["accuracies"]
@@ -231,7 +237,7 @@ def ablation_table(ablation: Record) -> str:
         rows[-1].insert(1, str(len(found)))
     table = grid(["changed", "seeds", "validation accuracy", "min-max (%)", "points beside base"], rows)
     return (
-        f"Base: `--recipe {ablation['base']}`. Accuracy in the last epoch on {ablation['validation']:,} training images"
+        f"Base: `--recipe {recipe}`. Accuracy in the last epoch on {ablation['validation']:,} training images"
         f" that were held out; {ablation['processor']}, {ablation['date']}.\n\n{table}"
     )
 

@@ -193,7 +193,7 @@ def test_a_record_keeps_its_settings_when_its_recipe_changes(trained, page, monk
     assert "mean of" not in table
 
 
-def test_the_ablation_is_beside_its_base_and_over_seeds(tmp_path, page, capsys):
+def test_the_ablation_is_beside_its_base_and_over_seeds(tmp_path, page, capsys, monkeypatch):
     base = make_config("cifar10-fast", validation=5000, epochs=2)
     made = {
         "a": (base, [0.1, 0.5]),
@@ -209,6 +209,10 @@ def test_the_ablation_is_beside_its_base_and_over_seeds(tmp_path, page, capsys):
     assert "on 5,000 training images" in out
     assert out.strip() in record.PAGE.read_text()
     assert record.NONE_YET["records"] in record.PAGE.read_text()
+    monkeypatch.setitem(RECIPES, "cifar10-fast", ("", RECIPES["cifar10-fast"][1] | {"lr": 1.0}))  # changed since
+    status, _, err = run(capsys, "--tables-only")
+    assert status == 0, err
+    assert f"Base: `--recipe cifar10-fast --validation 5000 --epochs 2 --lr {base.lr}`" in record.PAGE.read_text()
 
 
 @pytest.mark.parametrize(
