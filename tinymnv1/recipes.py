@@ -193,7 +193,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         CIFAR10 | {"width": 0.5, "epochs": 27, "ema_decay": 0.995, "evaluate_every": 9},
     ),
     "cifar10-record": (
-        "CIFAR-10, sized for seventy minutes on two cores: width 1.0, 54 epochs, images enlarged to 40 pixels",
+        "CIFAR-10, sized for 75 minutes on two cores: width 1.0, 54 epochs, images enlarged to 40 pixels",
         CIFAR10
         | {
             "resolution": 40,
