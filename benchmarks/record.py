@@ -118,7 +118,6 @@ def measure(run: Path, data_dir: Path | None) -> tuple[Record, Log]:
         "loss": last["test_loss"],
         "flip_accuracy": flipped.accuracy,
         "seconds": log.seconds,
-        "images_per_second": log.images_per_second,
         "curve": f"{config.data}-{digest}-seed-{config.seed}.png",
         "processor": processor(),
         "cores": cores(),
@@ -201,14 +200,13 @@ def records_table(records: Sequence[Record]) -> str:
     for name, group in sorted(groups.items()):
         for r in group:
             cells = [percent(r["accuracy"]), percent(r["flip_accuracy"]), duration(r["seconds"])]
-            cells += [f"{r['images_per_second']:,.0f}", r["date"]]
-            rows.append([f"`{name}`", str(r["seed"]), f"{r['processor']}, {r['cores']} cores", *cells])
+            rows.append([f"`{name}`", str(r["seed"]), f"{r['processor']}, {r['cores']} cores", *cells, r["date"]])
         if len(group) > 1:
             means = [mean(r[key] for r in group) for key in ("accuracy", "flip_accuracy", "seconds")]
             cells = [f"**{percent(means[0])}**", f"**{percent(means[1])}**", duration(means[2])]
-            rows.append([f"`{name}`", f"mean of {len(group)}", "", *cells, "", ""])
+            rows.append([f"`{name}`", f"mean of {len(group)}", "", *cells, ""])
         parts.append(_how(name, group))
-    header = ["run", "seed", "CPU", "test accuracy, last epoch", "with flip averaging", "time", "images/s", "date"]
+    header = ["run", "seed", "CPU", "test accuracy, last epoch", "with flip averaging", "time", "date"]
     return "\n\n".join([grid(header, rows, left=3), *parts])
 
 

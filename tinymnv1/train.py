@@ -38,10 +38,10 @@ HELP = {
     " class, of which every fifth is kept for testing",
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
-    "early_resolution": "pixels in the first half of the epochs, which are faster then. 0: as later",
-    "limit": "use at most so many training and so many test images. 0: all",
-    "validation": "hold so many training images out and evaluate on them instead of on the test images: settings can be"
-    " chosen without these then. 0: none",
+    "early_resolution": "pixels in the first half of the epochs, to make them faster. 0: the same throughout",
+    "limit": "use at most N training images and N test images. 0: all",
+    "validation": "hold N training images out and evaluate on them instead of on the test images, so that settings can"
+    " be chosen without looking at those. 0: none",
     "normalise": "subtract the training pixels' mean and divide by their standard deviation",
     "augment": "random changes to training images: mirror, or shift by up to an eighth and mirror; what a shift brings"
     " in is black, or reflected",
@@ -54,8 +54,8 @@ HELP = {
     "activation": "after every batch norm",
     "init": "initial weights of the convolutions: slim, normal with 0.09, cut off at 0.18, or fan-in, PyTorch's:"
     " uniform within 1/sqrt(fan_in)",
-    "identity": "add so much of the identity to the initial weights of every block; weight decay then pulls the 1x1"
-    " convolutions towards that instead of zero",
+    "identity": "add X times the identity to the initial weights of every block; weight decay then pulls the 1x1"
+    " convolutions towards X times the identity instead of zero",
     "dropout": "before the classifier, in [0, 1)",
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
     "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
@@ -143,7 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=5.0,
         metavar="X",
-        help="save the run so often, besides after every epoch. 0: after every step (default: 5)",
+        help="minutes between saves, in addition to the save after every epoch. 0: after every step (default: 5)",
     )
     run.add_argument(
         "--find-lr",
