@@ -264,6 +264,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.tables_only == bool(args.runs):
         raise ConfigError("give the folders of finished runs, or --tables-only and none")
+    if (args.ablation or args.data_dir) and args.tables_only:
+        raise ConfigError("--tables-only reads no run: leave --ablation and --data-dir out")
+    if args.ablation and args.data_dir:
+        raise ConfigError("--ablation takes the accuracies as the runs wrote them: leave --data-dir out")
     kept = load(RECORDS)
     if args.ablation and args.runs:
         kept["ablation"] = ablation_of([finished(run) for run in args.runs])

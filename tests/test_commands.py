@@ -109,6 +109,17 @@ def test_predict_names_the_classes(run, pets):
     assert last == f"picture of the first 20: {picture}"
 
 
+def test_names_that_the_terminal_or_a_formula_cannot_show(run, pets, tmp_path):
+    """A terminal that knows only ASCII, and dollar signs, between which matplotlib would expect a formula."""
+    out, _ = run
+    odd = tmp_path / "caf\u00e9 $$ \u732b.png"
+    odd.write_bytes((pets / "dark" / "04.png").read_bytes())
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = command("predict", out, odd, "--picture", tmp_path / "p.png", cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(tmp_path / "caf\\xe9 $$ \\u732b.png: "))
+
+
 def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
     """Ctrl-C in the middle: it saves, says how to go on, and ends with the rows of an uninterrupted run."""
     arguments = (
@@ -162,6 +173,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--momentum", "1"), ("--momentum",)),
         (("--width", "0"), ("width",)),
         (("--batch-size", "0"), ("--batch-size",)),
+        (("--resolution", "4000000000"), ("--resolution", "4096")),
         (("--data", "mnist"), ("--data", "mnist")),
         (("--data", "folder"), ("--data-dir",)),
         (("--data", "folder", "--data-dir", "nowhere"), ("nowhere", "no such folder")),

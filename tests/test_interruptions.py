@@ -171,6 +171,29 @@ def test_falling_back_never_puts_the_good_checkpoint_at_risk(stopped, images, mo
     assert (position(stopped)["step"], position(stopped, "previous.safetensors")["step"]) == (14, 13)
 
 
+def test_a_checkpoint_that_cannot_be_read_now_keeps_its_place(stopped, expected, monkeypatch, capsys):
+    """A network drive that fails for a moment is not damage: the newest checkpoint must not be given up for it."""
+    read, last = Path.read_bytes, stopped / "last.safetensors"
+
+    def fail(path):
+        if path == last:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        assert command("--resume", stopped) == 2
+    one_line(capsys, "error: ", last, os.strerror(errno.EIO))
+    assert position(stopped)["step"] == 14
+    assert command("--resume", stopped) == 0
+    assert result(stopped) == expected
+
+
+def test_the_model_of_a_run_whose_last_checkpoint_is_missing(stopped):
+    (stopped / "last.safetensors").unlink()
+    assert runs.load_trained(stopped, "last").path == stopped / "previous.safetensors"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_two_damaged_checkpoints_are_one_line(damage, stopped, capsys):
     spoil, word = DAMAGES[damage]
@@ -186,6 +209,16 @@ def test_a_run_whose_last_checkpoint_is_missing_is_not_overwritten(stopped, imag
     (stopped / "last.safetensors").unlink()
     assert command(*new(images, stopped)) == 2
     one_line(capsys, "holds a run already", "--resume")
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "config.json", "curves.png"])
+def test_a_new_run_overwrites_nothing(name, images, tmp_path, capsys):
+    """Neither what is left of an earlier run nor a file of somebody else's: `--out .`."""
+    (tmp_path / name).write_text("precious")
+    assert command(*new(images, tmp_path)) == 2
+    one_line(capsys, "error: ", tmp_path / name, "would be overwritten", "--out")
+    assert (tmp_path / name).read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_temporary_files_of_a_killed_write_are_cleared_away(stopped, expected):
@@ -285,11 +318,13 @@ def test_runs_that_start_together_get_a_folder_each(tmp_path, monkeypatch):
     assert [runs.claim_next_folder(tmp_path, "shapes").name for _ in range(2)] == ["shapes-1", "shapes-2"]
 
 
-def test_a_run_goes_on_when_nobody_reads_what_it_prints(images, tmp_path):
-    """`python -m tinymnv1.train | head -1`."""
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(lines, images, tmp_path):
+    """`python -m tinymnv1.train | head -1`, or a reader that has left before the first line."""
     arguments = [sys.executable, "-m", "tinymnv1.train", *new(images, tmp_path / "run")]
     process = subprocess.Popen(map(str, arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.readline()
+    for _ in range(lines):
+        process.stdout.readline()
     process.stdout.close()
     assert process.wait(120) == 0, process.stderr.read()
     assert process.stderr.read() == ""

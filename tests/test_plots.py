@@ -38,6 +38,23 @@ def test_many_classes_leave_the_numbers_out():
     assert not figure.axes[0].texts
 
 
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    """Price ranges, say; between two of them matplotlib expects a formula, and $$ is none."""
+    names, matrix = ["$", "$$", "$5_$"], np.eye(3, dtype=int)
+    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 2, 2])
+    probabilities = np.eye(3)[[1, 1, 2, 0]]
+    figures = {
+        "confusion": plots.confusion(matrix, names, "runs/$$"),
+        "predictions": plots.predictions(images, labels, probabilities, names, "$$"),
+        "top": plots.top_classes(images[:1], ["$$.png"], probabilities[:1], names),
+        "curves": plots.curves(history(), "$$"),
+        "overlay": plots.overlay(["$$", "$5_$"], [[r | {"seconds": 1} for r in history()]] * 2, "test"),
+    }
+    for name, figure in figures.items():
+        plots.save_figure(figure, tmp_path / f"{name}.png")  # raised ValueError
+        assert (tmp_path / f"{name}.png").exists()
+
+
 def test_predictions_show_the_most_confident_mistakes_first():
     probabilities = np.full((20, 2), [0.9, 0.1])
     probabilities[3], probabilities[7] = [0.2, 0.8], [0.05, 0.95]  # two mistakes, the second is surer of itself

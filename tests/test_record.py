@@ -143,6 +143,8 @@ def test_wrong_arguments(trained, page, capsys):
         ((), "--tables-only"),
         (("--ablation",), "--tables-only"),
         ((trained, trained), "same seed"),
+        (("--tables-only", "--ablation"), "leave --ablation"),
+        (("--ablation", trained, "--data-dir", "."), "leave --data-dir"),
     ):
         status, out, err = run(capsys, *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), err

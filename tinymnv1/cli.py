@@ -5,6 +5,7 @@
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +24,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int]) -> int:
     """Run a command line's main; turn what a user can mend into one line on stderr and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
     status = 0
     try:
         status = main()

@@ -37,6 +37,11 @@ def notebook_style() -> None:
     )
 
 
+def plain(text: str) -> str:
+    """A name or a title as matplotlib shows it as it is: no `$` begins a formula, and each character can be drawn."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def check_picture(path: Path) -> None:
     """Raise ConfigError if a picture cannot go to `path`; called before the work, not after it."""
     if path.suffix.lower() != ".png":
@@ -67,7 +72,7 @@ def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "tes
     held_out: what the images are that the run was evaluated on, "test" or "validation".
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
     for axes, key, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
@@ -110,13 +115,13 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
-    axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(count), map(plain, classes), rotation=45, ha="right", rotation_mode="anchor")
     right = [f", {share[k, k]:.0f} %" if matrix[k].any() else "" for k in range(count)]
-    axes.set_yticks(range(count), [f"{name}{told}" for name, told in zip(classes, right, strict=True)])
+    axes.set_yticks(range(count), [f"{plain(name)}{told}" for name, told in zip(classes, right, strict=True)])
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class, and the share of it that is right")
     axes.grid(visible=False)
-    axes.set_title(title)
+    axes.set_title(plain(title))
     if count <= 30:
         for row in range(count):
             for column in range(count):
@@ -129,7 +134,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
 def _tile(axes: object, image: Array, title: str, correct: bool | None) -> None:
     colour = "black" if correct is None else BLUE if correct else VERMILLION
     axes.imshow(image, interpolation="nearest")  # type: ignore[attr-defined]
-    axes.set_title(title, fontsize=8, color=colour)  # type: ignore[attr-defined]
+    axes.set_title(plain(title), fontsize=8, color=colour)  # type: ignore[attr-defined]
     axes.set_axis_off()  # type: ignore[attr-defined]
 
 
@@ -152,7 +157,7 @@ def predictions(
     wrong = np.flatnonzero(predicted != labels)
     mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][: 2 * columns]
     figure = Figure(figsize=(11, 7.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     parts = np.asarray(figure.subfigures(2, 1))
     count = f"{len(wrong):,} of {len(labels):,} {held_out} images"
     names = ("Picked at random", f"Mistakes: {count}, the most confident first")
@@ -180,7 +185,7 @@ def top_classes(images: Array, names: Sequence[str], probabilities: Array, class
         _tile(picture, image, name, None)
         order = np.argsort(-p, kind="stable")[:top]
         bars.barh(range(top), 100 * p[order], color=[BLUE] + [ORANGE] * (top - 1))
-        bars.set_yticks(range(top), [classes[k] for k in order])
+        bars.set_yticks(range(top), [plain(classes[k]) for k in order])
         bars.invert_yaxis()
         bars.set_xlim(0, 118)
         bars.set_xticks(range(0, 101, 25))
@@ -215,7 +220,7 @@ def learning_rates(
     axes.set_ylim(max(low - 0.1 * guess, 0), 1.25 * guess or 1)  # what lies above has diverged
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss (nats)")
-    axes.set_title(title)
+    axes.set_title(plain(title))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")
     return figure
@@ -257,7 +262,7 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
         ):
             # a marker at every epoch of a long run would hide its line; the last one always has one
             shown = sorted({*range(len(rows) - 1, -1, -max(len(rows) // 12, 1))})
-            axes.plot(x, y, label=name, markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
+            axes.plot(x, y, label=plain(name), markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
     for axes, label in (
         (train, "training loss (nats)"),
         (test, f"{held_out} loss (nats)"),

@@ -11,6 +11,8 @@ from tinymnv1.model import INITS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+MAX_RESOLUTION = 4096
+"""Pixels: far more than any machine trains on, and few enough that no size of an array overflows."""
 
 CHOICES = {
     "data": DATASETS,
@@ -31,8 +33,8 @@ class TrainConfig:
     """Everything that decides a run's result. The defaults are the recipe `quick`.
 
     data, data_dir: see `tinymnv1.data.load_dataset`.  resolution: pixels; 0 means the data's own (64 for a folder).
-    limit: use at most so many training and so many test images; 0 means all.
-    validation: so many training images are held out, and the run is evaluated on them instead of on the test images
+    limit: of the number of training images, and of test images; 0 means all.
+    validation: how many training images are held out, for the run to be evaluated on instead of on the test images
     (`Dataset.with_validation`); 0 means none.
     early_resolution: pixels in the first epochs // 2 epochs, which take less time then; 0 means the same as later
     (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
@@ -103,6 +105,8 @@ class TrainConfig:
         ):
             if (value := getattr(self, name)) < low:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+        if self.resolution > MAX_RESOLUTION:
+            raise ConfigError(f"--resolution must be at most {MAX_RESOLUTION} pixels, got {self.resolution}")
         for name, low, high in (
             ("lr", 0, math.inf),
             ("identity", 0, math.inf),

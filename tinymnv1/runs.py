@@ -51,6 +51,8 @@ def load_trained(run: Path, which: str = "best") -> TrainedModel:
     Raises CheckpointError if there is none, or if it is damaged.
     """
     path = run / f"{which}.safetensors" if run.is_dir() else run
+    if which == "last" and run.is_dir() and not path.exists():
+        path = run / PREVIOUS  # the run was killed between the two moves of its last write
     if not path.exists():
         if has_run(run):
             raise CheckpointError(f"{path}: not there yet, as the run was not evaluated so far; use --checkpoint last")
@@ -101,8 +103,9 @@ class SavedRun:
 def load_run(folder: Path) -> SavedRun:
     """The checkpoint to resume a run from: the last, or if that is damaged or missing the one before it.
 
-    Changes nothing. Raises CheckpointError if there is no run, if both checkpoints are damaged, or if config.json
-    contradicts them, which happens when it was edited or when a file is another run's.
+    Changes nothing. Raises CheckpointError if there is no run, if both checkpoints are damaged, if one is there but
+    cannot be read, or if config.json contradicts them, which happens when it was edited or when a file is another
+    run's.
     """
     damages = []
     for name in (LAST, PREVIOUS):
@@ -110,6 +113,8 @@ def load_run(folder: Path) -> SavedRun:
         try:
             arrays, meta = load_checkpoint(path)
         except CheckpointError as error:
+            if isinstance(error.__cause__, OSError) and path.exists():
+                raise  # it cannot be read now, but may be good: do not put an older one in its place
             damages.append(str(error) if path.exists() else f"{path}: missing")
             continue
         config = saved_config(meta, path)
@@ -225,9 +230,11 @@ def new_run_folder(out: Path) -> Path:
 
 
 def check_run_folder(out: Path) -> None:
-    """Raise ConfigError if a new run cannot go to `out`. Called before the data is loaded; creates nothing."""
+    """Raise ConfigError if a new run cannot go to `out`, or would overwrite something. Creates nothing."""
     if has_run(out):
         raise ConfigError(f"{out}: holds a run already; continue it with --resume {out}, or choose another --out")
+    if taken := [name for name in RUN_FILES if (out / name).exists()]:
+        raise ConfigError(f"{out / taken[0]}: is there already and would be overwritten; choose another --out")
     parent = out
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

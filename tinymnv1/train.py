@@ -263,12 +263,13 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     pixels = f"{config.effective_resolution()} pixels"
     if config.early_resolution and config.epochs > 1:
         pixels += f" ({config.early_resolution} in the first half of the epochs)"
-    print(
-        f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training and"
-        f" {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
-        f" {pixels}; run folder {folder}",
-        flush=True,
-    )
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: train all the same
+        print(
+            f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training"
+            f" and {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
+            f" {pixels}; run folder {folder}",
+            flush=True,
+        )
     if trainer.position.epoch == config.epochs:
         print("this run is complete already; its pictures are drawn again")
     elif trainer.total_steps < ENOUGH_STEPS:
@@ -291,6 +292,8 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
 
 def _set_threads(threads: int) -> None:
     import numba  # here: loading it takes half a second, and only this option needs it so early
+
+    import tinymnv1.kernels  # noqa: F401  (first: it says which threads Numba shall take)
 
     if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
         raise ConfigError(f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads}")

@@ -233,11 +233,11 @@ class Trainer:
         Interrupted after a requested stop, CheckpointError if a file cannot be written.
         """
         clear_away(self.folder)
-        write_run_file(self.folder / "config.json", json.dumps(asdict(self.config), indent=2).encode())
         if self.position.step == 0:
             self._save(LAST)  # so that there is a good checkpoint to keep from the very first step on
         else:
             self._write_metrics()  # if the run was killed between its last checkpoint and this
+        write_run_file(self.folder / "config.json", json.dumps(asdict(self.config), indent=2).encode())
         result = None
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a diverging run is reported below
             while self.position.epoch < self.config.epochs:

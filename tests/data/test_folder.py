@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import sys
 
 import numpy as np
@@ -68,6 +69,30 @@ def test_modes_transparency_and_rotation(tmp_path):
     turned = read_image(tmp_path / "turned.png", 8)
     assert (turned[:4] == 0).all()
     assert (turned[4:] == 255).all()
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    """Pillow itself would cut off at 255: nearly everything would be white."""
+    ramp = (np.arange(16, dtype=np.uint16).reshape(4, 4) * 0x1111).astype(np.uint16)
+    for name in ("a.png", "a.tif", "a.pgm"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        np.testing.assert_array_equal(read_image(tmp_path / name, 4), np.repeat((ramp >> 8)[..., None], 3, axis=2))
+    for name, pixels in (("f.tif", ramp / np.float32(0xFFFF)), ("i.tif", ramp.astype(np.int32) << 8)):
+        Image.fromarray(pixels).save(tmp_path / name)
+        with pytest.raises(DataError, match=f"{name}: has pixels of 32 bits"):
+            read_image(tmp_path / name, 4)
+
+
+def test_a_photo_is_turned_whatever_else_its_exif_says(tmp_path):
+    """Cameras write entries that Pillow can read but not write again: here the width, as text."""
+    half = Image.new("RGB", (8, 8), "black")
+    half.paste("white", (0, 0, 8, 4))  # the top is white
+    entries = struct.pack("<HHIH2s", 0x0100, 2, 2, 0, b"8")[:8] + b"8\0\0\0" + struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    half.save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    turned = read_image(tmp_path / "photo.jpg", 8)
+    assert turned[:4].max() < 20
+    assert turned[4:].min() > 235
 
 
 def test_what_is_wrong_is_said(tmp_path, pets):

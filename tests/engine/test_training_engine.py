@@ -37,6 +37,7 @@ CASES = {
     ),
     "9 to 147 channels, tf": ({"width": 0.288, "padding": "tf"}, 16, 9, 16, 0.0),
     "16 to 271 channels, grey": ({"width": 0.53, "in_channels": 1}, 16, 16, 16, 0.0),
+    "460 channels in": (QUARTER | {"in_channels": 460}, 16, 8, 8, 0.0),  # more than FEW_WEIGHTS in the stem
     "eps and momentum": (QUARTER | {"bn_eps": 1e-3, "bn_momentum": 0.4}, 16, 8, 8, 0.0),
 }  # fmt: skip
 

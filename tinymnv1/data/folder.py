@@ -4,6 +4,7 @@ pets/cat/1.jpg  pets/cat/2.png  pets/dog/a.webp ...       every fifth image of a
 pets/train/cat/...  pets/test/cat/...                     or say yourself which is which
 """
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def read_image(path: Path, resolution: int) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
+                image.getexif()  # read here, and then taken away: exif_transpose would write it again, and cannot write
+                image.info.pop("exif", None)  # all that cameras have written
+                upright = _eight_bits(ImageOps.exif_transpose(image), image.format, path)
                 if upright.has_transparency_data:
                     rgba = upright.convert("RGBA")
                     upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -42,8 +45,21 @@ def read_image(path: Path, resolution: int) -> Array:
         raise DataError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: has too many pixels; scale it down first") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise on a damaged file
+    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, struct.error) as error:
+        # what Pillow's decoders raise on a damaged file
         raise DataError(f"{path}: cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def _eight_bits(image: Image.Image, kind: str | None, path: Path) -> Image.Image:
+    """An image of 16 bits a pixel scaled to 8, which Pillow would cut off at 255; kind: its file's format.
+
+    Raises DataError if the pixels are numbers without a known range.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(f"{path}: has pixels of 32 bits, whose black and white are not known; save it with 8 bits")
+    return image
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:

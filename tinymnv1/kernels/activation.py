@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.compile import aligned_like, as_float32, parallel
+from tinymnv1.kernels.compile import aligned_like, as_float32, gradient_of, parallel
 from tinymnv1.ops.window import Array
 
 
@@ -35,6 +35,6 @@ def relu6_forward(x: Array) -> tuple[Array, Array]:
 
 def relu6_backward(dy: Array, cache: Array) -> Array:
     """As `tinymnv1.ops.relu6_backward`: dy -> dx, of the same shape."""
-    dx = aligned_like(cache)
-    _backward(as_float32(dy, "dy").reshape(-1), cache.reshape(-1), dx.reshape(-1))
+    dy, dx = gradient_of(cache.shape, dy, "relu6"), aligned_like(cache)
+    _backward(dy.reshape(-1), cache.reshape(-1), dx.reshape(-1))
     return dx

@@ -8,8 +8,7 @@ thousands in the first layers: adding them one by one in float32 would lose digi
 import numpy as np
 from numba import prange
 
-from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.compile import CHUNKS, aligned_like, as_float32, parallel, serial
+from tinymnv1.kernels.compile import CHUNKS, aligned_like, as_float32, gradient_of, parallel, serial
 from tinymnv1.ops.batchnorm import check_batchnorm
 from tinymnv1.ops.window import Array
 
@@ -128,9 +127,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     gamma dgamma / M. Writing xhat = s (x - mean) out gives  a dy + b x + c  with three numbers a channel.
     """
     x, gamma, mean, inv_std = cache
-    dy = as_float32(dy, "dy")
-    if dy.shape != x.shape:
-        raise ConfigError(f"batchnorm: dy must be {x.shape}, got {dy.shape}")
+    dy = gradient_of(x.shape, dy, "batchnorm")
     pixels = x.reshape(-1, x.shape[3])
     dy_pixels = dy.reshape(pixels.shape)
     count, channels = pixels.shape

@@ -86,6 +86,16 @@ def parallel(function: Callable[..., Any]) -> Any:
     return _compiled(function, cache=True, parallel=PRANGE_ONLY)
 
 
+def gradient_of(shape: tuple[int, ...], dy: Array, op: str) -> Array:
+    """dy as contiguous float32. Raises ConfigError unless it has the shape of the op's output.
+
+    The kernels count on it: they would read beyond the end of a smaller array.
+    """
+    if dy.shape != shape:
+        raise ConfigError(f"{op}: dy must be {shape}, got {dy.shape}")
+    return as_float32(dy, "dy")
+
+
 def scratch_memory(floats: int) -> Array:
     """One row of so many float32 for each thread; a kernel takes the row of `numba.get_thread_id()`."""
     return aligned(config.NUMBA_NUM_THREADS * floats).reshape(-1, floats)

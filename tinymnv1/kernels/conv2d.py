@@ -8,7 +8,7 @@ MobileNetV1 has one such convolution, its stem, with 27 numbers a row.
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.compile import as_float32, parallel
+from tinymnv1.kernels.compile import as_float32, gradient_of, parallel
 from tinymnv1.kernels.product import multiply, multiply_transposed
 from tinymnv1.ops.conv2d import Cache, check_conv2d
 from tinymnv1.ops.window import Array, span
@@ -75,7 +75,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     x, w, stride, padding = cache
     kh, kw, _, cout = w.shape
     rows, top, left = _gathered(x, w, stride, padding)  # again: cheaper than keeping nine copies of the image
-    dy_rows = as_float32(dy, "dy").reshape(-1, cout)
+    dy_rows = gradient_of((*rows.shape[:3], cout), dy, "conv2d").reshape(-1, cout)
     dw = multiply_transposed(rows.reshape(-1, rows.shape[3]), dy_rows).reshape(w.shape)
     drows = multiply(dy_rows, w.reshape(-1, cout).T).reshape(rows.shape)
     dx = np.zeros_like(x)

@@ -17,7 +17,16 @@ import numpy as np
 from numba import prange
 
 from tinymnv1.kernels.blocks import Window, sum_chunks
-from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_like, aligned_zeros, as_float32, parallel, serial
+from tinymnv1.kernels.compile import (
+    CHUNKS,
+    aligned,
+    aligned_like,
+    aligned_zeros,
+    as_float32,
+    gradient_of,
+    parallel,
+    serial,
+)
 from tinymnv1.kernels.simd import LANES, vadd, vfma, vmul, vzero
 from tinymnv1.kernels.strips import STRIP, ZERO_ROWS, depthwise_row, load, row_start, store, strip_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
@@ -274,9 +283,9 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
 def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """As `tinymnv1.ops.depthwise_backward`: dy (N, OH, OW, C) -> dx (N, H, W, C), dw (KH, KW, C)."""
     x, w, stride, padding = cache
-    dy = as_float32(dy, "dy")
-    _, top, _ = span(x.shape[1], w.shape[0], stride, padding)
-    _, left, _ = span(x.shape[2], w.shape[1], stride, padding)
+    out_h, top, _ = span(x.shape[1], w.shape[0], stride, padding)
+    out_w, left, _ = span(x.shape[2], w.shape[1], stride, padding)
+    dy = gradient_of((x.shape[0], out_h, out_w, x.shape[3]), dy, "depthwise")
     chunks = min(CHUNKS, x.shape[0])
     taps, channels = w.shape[0] * w.shape[1], w.shape[2]
     rows = taps + ZERO_ROWS  # of a chunk's sums

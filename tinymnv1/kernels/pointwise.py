@@ -1,6 +1,6 @@
 """Pointwise convolution on register tiles; the mathematics and its derivation are in `tinymnv1.ops.pointwise`."""
 
-from tinymnv1.kernels.compile import as_float32
+from tinymnv1.kernels.compile import as_float32, gradient_of
 from tinymnv1.kernels.product import multiply, multiply_transposed
 from tinymnv1.ops.pointwise import Cache, check_pointwise
 from tinymnv1.ops.window import Array
@@ -18,5 +18,5 @@ def pointwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """As `tinymnv1.ops.pointwise_backward`: dy (N, H, W, Cout) -> dx (N, H, W, Cin), dw (Cin, Cout)."""
     x, w = cache
     cin, cout = w.shape
-    dy_rows = as_float32(dy, "dy").reshape(-1, cout)  # (N*H*W, Cout)
+    dy_rows = gradient_of((*x.shape[:3], cout), dy, "pointwise").reshape(-1, cout)  # (N*H*W, Cout)
     return multiply(dy_rows, w.T).reshape(x.shape), multiply_transposed(x.reshape(-1, cin), dy_rows)

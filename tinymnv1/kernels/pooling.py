@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from tinymnv1.kernels.compile import as_float32, parallel
+from tinymnv1.kernels.compile import as_float32, gradient_of, parallel
 from tinymnv1.ops.pooling import MaxPoolCache, PoolCache, pool_geometry
 from tinymnv1.ops.window import Array, require_images
 
@@ -69,9 +69,10 @@ def avgpool_forward(x: Array, size: int, stride: int | None = None) -> tuple[Arr
 
 def avgpool_backward(dy: Array, cache: PoolCache) -> Array:
     """As `tinymnv1.ops.avgpool_backward`: dy (N, OH, OW, C) -> dx (N, H, W, C)."""
-    shape, size, stride = cache
-    dx = np.zeros(shape, np.float32)
-    _avg_backward(as_float32(dy, "dy"), dx, size, stride)
+    (n, height, width, channels), size, stride = cache
+    out = (n, (height - size) // stride + 1, (width - size) // stride + 1, channels)
+    dx = np.zeros(cache[0], np.float32)
+    _avg_backward(gradient_of(out, dy, "avgpool"), dx, size, stride)
     return dx
 
 
@@ -88,7 +89,7 @@ def maxpool_backward(dy: Array, cache: MaxPoolCache) -> Array:
     """As `tinymnv1.ops.maxpool_backward`: dy (N, OH, OW, C) -> dx (N, H, W, C)."""
     shape, size, stride, winner = cache
     dx = np.zeros(shape, np.float32)
-    _max_backward(as_float32(dy, "dy"), winner, dx, size, stride)
+    _max_backward(gradient_of(winner.shape, dy, "maxpool"), winner, dx, size, stride)
     return dx
 
 
@@ -113,5 +114,6 @@ def global_avgpool_backward(dy: Array, cache: tuple[int, ...]) -> Array:
     """As `tinymnv1.ops.global_avgpool_backward`: dy (N, C) -> dx (N, H, W, C). A broadcast needs no kernel."""
     n, height, width, channels = cache
     dx = np.empty(cache, np.float32)
-    dx[:] = (as_float32(dy, "dy") / np.float32(height * width)).reshape(n, 1, 1, channels)
+    dy = gradient_of((n, channels), dy, "global_avgpool")
+    dx[:] = (dy / np.float32(height * width)).reshape(n, 1, 1, channels)
     return dx

@@ -108,8 +108,8 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
     last = (chunk + 1) * rows // chunks
     for start in range(chunk * rows // chunks, last, block):
         count = min(block, last - start)
-        # A tile reads up to GRADIENT_ROWS - 1 numbers beyond a row of x, for rows of a tile that dw does not have.
-        if depth <= NARROW_GRADIENT and start + count < rows:
+        # A tile reads `tall` numbers from each row of x on, `tall - depth` of them for rows of a tile that dw lacks.
+        if depth <= NARROW_GRADIENT and (rows - start - count) * depth >= tall - depth:
             left, il, ldl = x, start * depth, depth
         else:
             left, il, ldl = a, 0, lda
