@@ -7,7 +7,7 @@ from written_runs import write_run
 
 from tinymnv1 import plots
 from tinymnv1.cli import run_command
-from tinymnv1.compare import differing, main, names_of, read_log, table
+from tinymnv1.compare import differing, duration, main, names_of, read_log, table
 from tinymnv1.recipes import TrainConfig
 
 
@@ -63,16 +63,20 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
     assert differing([TrainConfig(data_dir="x"), TrainConfig(data_dir="y", width=1.0)]) == ["width"]
 
 
+def test_a_duration_has_hours_and_no_days():
+    assert [duration(s) for s in (0.4, 61, 3723.6, 90_061)] == ["0:00:00", "0:01:01", "1:02:04", "25:01:01"]
+
+
 def test_the_picture_holds_every_run(runs):
     logs = [read_log(run) for run in runs]
-    figure = plots.overlay(["a", "b"], [log.history for log in logs], "test")
+    figure = plots.overlay(["_a", "b"], [log.history for log in logs], "test")
     train, test, accuracy, clock = figure.axes
     for k, log in enumerate(logs):
         np.testing.assert_allclose(train.lines[k].get_ydata(), [row["train_loss"] for row in log.history])
         np.testing.assert_allclose(test.lines[k].get_ydata(), [row["test_loss"] for row in log.history])
         np.testing.assert_allclose(accuracy.lines[k].get_ydata(), [100 * row["test_accuracy"] for row in log.history])
         np.testing.assert_allclose(clock.lines[k].get_xdata(), np.arange(1, len(log.history) + 1))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [" _a", "b"]
 
 
 def test_many_runs_look_different_with_and_without_colour():

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.crashes import result, write_images
-from tinymnv1 import runs, train, trainer
+from tinymnv1 import predict, runs, train, trainer
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint
 from tinymnv1.cli import run_command
 
@@ -209,6 +209,13 @@ def test_a_run_whose_last_checkpoint_is_missing_is_not_overwritten(stopped, imag
     (stopped / "last.safetensors").unlink()
     assert command(*new(images, stopped)) == 2
     one_line(capsys, "holds a run already", "--resume")
+
+
+def test_a_checkpoint_that_is_not_of_a_run_is_named(tmp_path, capsys):
+    """`save_checkpoint` takes any arrays and any meta."""
+    save_checkpoint(tmp_path / "w.safetensors", {"w": np.zeros(3)}, {})
+    assert run_command(lambda: predict.main([str(tmp_path / "w.safetensors"), "x.png"])) == 2
+    one_line(capsys, "error: ", "w.safetensors", "not of a run")
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "config.json", "curves.png"])

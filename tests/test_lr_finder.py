@@ -53,6 +53,11 @@ def test_no_rise_no_suggestion():
     assert found([]).suggestion is None
 
 
+def test_a_sweep_that_was_never_better_than_a_guess_suggests_nothing():
+    """It ends at the first step that it judges: that one's rate is no choice among several."""
+    assert found([3.0] * (SETTLE + 1)).suggestion is None
+
+
 def test_a_sweep_trains_as_the_run_would_and_ends_when_it_is_worse_than_a_guess(data, monkeypatch):
     used = []
     train_on = Trainer.train_on

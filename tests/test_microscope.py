@@ -95,6 +95,8 @@ def test_shapes_that_do_not_fit_are_refused():
         steps(x, w, np.ones((3, 5)))
     with pytest.raises(ConfigError, match="shape of the depthwise output"):
         steps(x, w, np.ones((2, 5)), np.ones((3, 3, 2)))
+    with pytest.raises(ConfigError, match="square kernel"):
+        steps(x, np.ones((3, 1, 2)), np.ones((2, 5)))
     with pytest.raises(ConfigError, match="at least one frame"):
         slider([])
 

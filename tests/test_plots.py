@@ -33,6 +33,12 @@ def test_the_confusion_matrix_counts_rows_as_true_classes():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a, 50 %", "b", "c, 100 %"]
 
 
+def test_the_confusion_matrix_of_labels_in_bytes():
+    """16 * 17 + 3 is no uint8."""
+    matrix = plots.confusion_matrix(np.array([16], np.uint8), np.array([3]), 17)
+    assert matrix[16, 3] == matrix.sum() == 1
+
+
 def test_many_classes_leave_the_numbers_out():
     figure = plots.confusion(np.eye(100, dtype=int), [str(i) for i in range(100)], "title")
     assert not figure.axes[0].texts

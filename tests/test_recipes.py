@@ -256,6 +256,8 @@ def test_the_table_has_each_recipes_settings():
         ({"precision": "half"}, "--precision must be one of float32, bfloat16, got 'half'"),
         ({"precision": "bfloat16", "engine": "layers"}, "--precision bfloat16 needs --engine fused"),
         ({"precision": "bfloat16", "backend": "numpy"}, "--precision bfloat16 needs .* --backend numba"),
+        ({"momentum": 0.5}, "--momentum is a setting of SGD, not of adamw; add --optimizer sgd"),
+        ({"nesterov": False}, "--nesterov is a setting of SGD"),
         ({"init": "he"}, "--init must be one of slim, fan-in, got 'he'"),
     ],
 )

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
@@ -97,7 +96,8 @@ def differing(configs: Sequence[TrainConfig]) -> list[str]:
 
 def duration(seconds: float) -> str:
     """Hours, minutes, seconds: "1:02:03"."""
-    return str(timedelta(seconds=round(seconds)))
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def table(logs: Sequence[Log]) -> str:

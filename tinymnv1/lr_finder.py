@@ -60,9 +60,9 @@ class Sweep:
     def suggestion(self) -> float | None:
         """The highest rate at which the smoothed loss was still within the tolerance, to one digit.
 
-        None if the loss never rose, or diverged before it could be judged.
+        None if the loss never rose, was never below a guess's, or diverged before it could be judged.
         """
-        if len(self.smoothed) <= SETTLE:
+        if len(self.smoothed) <= SETTLE or min(self.smoothed[SETTLE:]) > self.guess:
             return None
         limit = min(self.smoothed[SETTLE:]) + self.tolerance
         last = max(k for k, loss in enumerate(self.smoothed) if k >= SETTLE and loss <= limit)
@@ -89,9 +89,10 @@ def sweep(config: TrainConfig, dataset: Dataset, on_step: Callable[[float], None
         for step in range(WARM_UP):
             loss, _ = trainer.train_on(*next(batches), rate)
             if not math.isfinite(loss):
+                cure = "lower --momentum or add" if config.optimizer == "sgd" else "add"
                 raise DivergedError(
                     f"the loss became {loss} at step {step + 1} of the warm-up, at a learning rate of {rate:g}:"
-                    " lower --momentum or add --clip-norm 1"
+                    f" {cure} --clip-norm 1"
                 )
             on_step(loss)
         mean = 0.0

@@ -59,6 +59,8 @@ def steps(x: Array, w_depthwise: Array, w_pointwise: Array, dy: Array | None = N
         raise ConfigError(
             f"the microscope needs x (H, W, C) and w_pointwise (C, O), got {x.shape} and {w_pointwise.shape}"
         )
+    if w_depthwise.ndim == 3 and w_depthwise.shape[0] != w_depthwise.shape[1]:
+        raise ConfigError(f"the microscope needs a square kernel, (K, K, C), got {w_depthwise.shape}")
     middle = depthwise_forward(x[None], w_depthwise, stride)[0]  # checks its shapes, too
     output = pointwise_forward(middle, w_pointwise)[0][0]
     if dy is not None and dy.shape != middle.shape[1:]:

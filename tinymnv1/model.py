@@ -88,6 +88,7 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+            object.__setattr__(self, name, int(value))  # plain, also where it came out of an array
         if not (math.isfinite(self.width) and 0 < self.width <= 16):
             raise ConfigError(f"width must be above 0 and at most 16, got {self.width}")
         if self.padding not in ("symmetric", "tf"):

@@ -79,7 +79,7 @@ class Parameter:
 
     @data.setter
     def data(self, values: Array) -> None:
-        self.data[...] = values
+        self.data[...] = self._of_this_shape(values)
 
     @property
     def grad(self) -> Array:
@@ -88,7 +88,12 @@ class Parameter:
 
     @grad.setter
     def grad(self, values: Array) -> None:
-        self.grad[...] = values
+        self.grad[...] = self._of_this_shape(values)
+
+    def _of_this_shape(self, values: Array) -> Array:
+        if np.shape(values) != self.shape:
+            raise ConfigError(f"an array of {np.shape(values)} is not a parameter of {self.shape}")
+        return values
 
 
 def pack(parameters: Iterable[Parameter], ops: ModuleType = numpy_ops) -> ParameterBuffer:

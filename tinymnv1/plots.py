@@ -100,7 +100,7 @@ def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "tes
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
     """Counts, (classes, classes): row = true class, column = predicted class."""
-    return np.bincount(labels * classes + predictions, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(np.int64(classes) * labels + predictions, minlength=classes * classes).reshape(classes, classes)
 
 
 def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
@@ -254,6 +254,7 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
         epochs = [row["epoch"] for row in rows]
         percent = [100 * row["test_accuracy"] for row in rows]
         minutes = np.cumsum([row["seconds"] for row in rows]) / 60
+        label = plain(f" {name}" if name.startswith("_") else name)  # a legend leaves out names that begin with "_"
         for axes, x, y in (
             (train, epochs, [row["train_loss"] for row in rows]),
             (test, epochs, [row["test_loss"] for row in rows]),
@@ -262,7 +263,7 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
         ):
             # a marker at every epoch of a long run would hide its line; the last one always has one
             shown = sorted({*range(len(rows) - 1, -1, -max(len(rows) // 12, 1))})
-            axes.plot(x, y, label=plain(name), markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
+            axes.plot(x, y, label=label, markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
     for axes, label in (
         (train, "training loss (nats)"),
         (test, f"{held_out} loss (nats)"),

@@ -219,7 +219,10 @@ def make_config(recipe: str, **overrides: Any) -> TrainConfig:
     """A recipe with some settings replaced. Raises ConfigError on an unknown recipe or a setting that cannot work."""
     if recipe not in RECIPES:
         raise ConfigError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
-    return TrainConfig(**(RECIPES[recipe][1] | overrides))
+    config = TrainConfig(**(RECIPES[recipe][1] | overrides))
+    if config.optimizer != "sgd" and (given := sorted(overrides.keys() & {"momentum", "nesterov"})):
+        raise ConfigError(f"--{given[0]} is a setting of SGD, not of {config.optimizer}; add --optimizer sgd")
+    return config
 
 
 def recipe_table() -> str:

@@ -77,6 +77,8 @@ def saved_config(meta: dict[str, Any], path: Path) -> TrainConfig:
     """The settings in a checkpoint's meta. Raises CheckpointError if this version does not know one of them."""
     try:
         return TrainConfig(**meta["config"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: is a checkpoint, but not of a run: it has no {error}") from error
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: written by another version of tinymnv1 ({error}); use that one") from error
 

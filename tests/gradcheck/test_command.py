@@ -120,6 +120,8 @@ def test_the_stub_is_clean_python():
         (["--json", "r.json"], "belongs to the grading of a file"),
         (["good.py", "--timeout", "0"], "--timeout"),
         (["good.py", "--seed", "-1"], "--seed"),
+        (["--stub", "a.py", "--seed", "7"], "--seed changes nothing with --stub"),
+        (["--ones", "--timeout", "3"], "--timeout is for functions of your own"),
         (["good.py", "--seed", "x"], "invalid int value"),
         (["good.py", "--plot", "p.png"], "takes no file to grade"),
         (["--plot", "no/such/folder/p.png"], "could not be written"),

@@ -49,6 +49,16 @@ def test_without_a_lesson_the_missing_functions_are_skipped(tmp_path):
     assert "skipped" in result.stdout
 
 
+def test_half_an_op_is_not_skipped(tmp_path):
+    half = tmp_path / "half.py"
+    half.write_text(
+        "import numpy as np\n\n\ndef relu_forward(x):\n    return np.maximum(x, 0), x > 0\n", encoding="utf-8"
+    )
+    result = run_pytest(f"--ops={half}", "tests/gradcheck/test_lessons.py")
+    assert result.returncode == 1, result.stdout
+    assert "relu_backward" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

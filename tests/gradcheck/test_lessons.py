@@ -43,8 +43,10 @@ def results_of(spec, file):
 @pytest.mark.parametrize(("spec", "function", "argument"), CHECKS)
 def test_op(spec, function, argument, request):
     file = request.config.getoption("--ops")
-    result = results_of(spec, file)[function]
-    if result.status == MISSING and not request.config.getoption("markexpr"):
+    results = results_of(spec, file)
+    result = results[function]
+    # Half an op is a mistake, an op that is not there at all may be another lesson's.
+    if all(r.status == MISSING for r in results.values()) and not request.config.getoption("markexpr"):
         pytest.skip(f"{function} is not in {file}")
     if result.status in (MISSING, NOT_ATTEMPTED):
         pytest.fail(f"{function}: {result.status}", pytrace=False)

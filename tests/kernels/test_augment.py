@@ -71,6 +71,8 @@ def test_what_does_not_fit_is_refused(module):
             module.augment_batch(images, np.array(chosen), none, none, flip, *scale)
     with pytest.raises(ConfigError, match="one number an image"):
         module.augment_batch(images, none, none[:1], none, flip, *scale)
+    with pytest.raises(ConfigError, match=r"mean and std must be \(1,\)"):
+        module.augment_batch(images, none, none, none, flip, False, [0.5] * 3, [0.5] * 3)
     with pytest.raises(ConfigError, match="uint8"):
         module.augment_batch(images.astype(np.float32), none, none, none, flip, *scale)
     for hole in ((0, 5, 0, 1), (0, 1, 0, 5), (-1, 1, 0, 1)):  # compiled code would write outside the batch

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import NAMES, forward_and_backward, make_case
 
 from tinymnv1 import kernels, ops
 from tinymnv1.errors import ConfigError
@@ -26,11 +27,15 @@ def zeros(*shape):
         ("pointwise_forward", (X, zeros(4, 8))),
         ("batchnorm_forward", (X, zeros(1), zeros(1))),  # would broadcast silently
         ("batchnorm_inference", (X, zeros(4), zeros(4), zeros(4), zeros(4))),
+        ("batchnorm_inference", (X, zeros(3), zeros(3), zeros(1), zeros(3))),  # would broadcast silently
+        ("batchnorm_inference", (X, zeros(3), zeros(3), zeros(3), zeros(4, 3))),
         ("avgpool_forward", (X, 5)),
         ("maxpool_forward", (X, 0)),
         ("global_avgpool_forward", (X[0],)),
         ("linear_forward", (zeros(2, 3), zeros(3, 4), zeros(1))),
         ("dropout_forward", (X, 1.0, np.random.default_rng(0))),
+        ("dropout_forward", (np.arange(6), 0.5, np.random.default_rng(0))),  # 1 / (1 - p) would become 0
+        ("softmax_cross_entropy", (np.array([[2, 1, 0]]), np.array([0]), 0.1)),  # the target would be rounded to 0
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0, 3]))),
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0, -1]))),
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0.0, 1.0]))),
@@ -41,6 +46,18 @@ def zeros(*shape):
 def test_what_does_not_fit_is_refused(module, name, arguments):
     with pytest.raises(ConfigError):
         getattr(module, name)(*arguments)
+
+
+@pytest.mark.parametrize("module", [ops, kernels], ids=["ops", "kernels"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_of_another_shape_is_refused(module, name):
+    """NumPy would broadcast or reshape it without a word, and a kernel read beyond the end of a smaller one."""
+    inputs, others = make_case(name, 3, 4, 5, 7, np.random.default_rng(6), np.float32)
+    forward, backward = forward_and_backward(module, name)
+    y, cache, *_ = forward(*inputs, *others)
+    for dy in (y[:-1], y[:1], y[..., :1], np.concatenate([y, y]), y.T, y.reshape(-1)):
+        with pytest.raises(ConfigError, match=f"{name}: dy must be"):
+            backward(dy, cache)
 
 
 def test_float64_is_refused_by_the_kernels():

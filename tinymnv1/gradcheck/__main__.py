@@ -31,7 +31,7 @@ def parser() -> CommandParser:
     p.add_argument("file", type=Path, nargs="?", metavar="my_ops.py", help="a file with ops of your own")
     p.add_argument("--only", metavar="NAMES", help="ops, functions or lessons, such as depthwise,batchnorm")
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the result as Gradescope's results.json")
-    p.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
+    p.add_argument("--seed", type=int, default=None, help="of the random inputs (default: 0)")
     p.add_argument("--timeout", type=float, metavar="S", help="seconds for one op (default: 10) or one mutant (30)")
     other = p.add_argument_group("instead of grading").add_mutually_exclusive_group()
     other.add_argument(
@@ -53,7 +53,7 @@ def parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     args = parser().parse_args(argv)
-    if args.seed < 0:
+    if args.seed is not None and args.seed < 0:
         raise ConfigError(f"--seed must be 0 or above, got {args.seed}")
     if args.timeout is not None and not 0 < args.timeout < 1e6:
         raise ConfigError(f"--timeout must be a number of seconds above 0, got {args.timeout}")
@@ -64,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--json belongs to the grading of a file: python -m tinymnv1.gradcheck my_ops.py --json FILE")
     if args.plot and args.only:
         raise ConfigError("--only has nothing to choose from in --plot: leave it out")
+    if args.seed is not None and (args.stub or args.mutants):
+        raise ConfigError(f"--seed changes nothing with --{alone}: leave it out")
+    if args.timeout is not None and not (args.file or args.mutants):
+        raise ConfigError("--timeout is for functions of your own: name a file to grade, or --mutants and one")
+    args.seed = args.seed or 0
     if args.stub:
         return write_stub(args.stub, select(args.only))
     if args.plot:

@@ -1,9 +1,10 @@
 """The calls that an op is graded on: small random inputs, off the kinks, with every option that an op has.
 
 What each case is there to catch: strides 1, 2 and 3; odd and even heights and widths, never equal; both paddings; 3x3,
-5x5 and 4x3 kernels (only the last one can tell an odd row of padding in front from one behind); batch > 1, so that a
-sum over the batch shows; equal and different numbers of channels; options left at their defaults; a large eps, so that
-where it is added shows; float32, which must stay float32.
+5x5, 4x3 and 4x5 kernels (only an even one can tell an odd row of padding in front from one behind, and only one that
+is not square the two axes); a stride beyond the kernel, where SAME needs no padding; one image, and batch > 1, so that
+a sum over the batch shows; equal and different numbers of channels; options left at their defaults; a large eps, so
+that where it is added shows; float32, which must stay float32.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from tinymnv1.gradcheck.spec import OpSpec
 from tinymnv1.ops.window import Array
 
 FLOAT32_TOLERANCE = 2e-4
+FAR = np.array([[1000.0], [0.0], [-1000.0]])
+"""Rows of logits so far apart that exp overflows, and that subtracting the batch's maximum is not enough."""
 GAP = 0.1
 """How far inputs keep from a kink, and the values that max pooling compares from each other: far more than the step."""
 
@@ -31,6 +34,7 @@ class Case:
     rng_seed: for an op whose last argument is a Generator; each call gets a fresh one from this seed.
     tolerance: the largest relative error that passes.  seed: draws the upstream gradient.
     lures: the mistake that this case is there to show, if it is a single one.
+    on_kink: the inputs lie where there is no derivative, and the gradient is the reference's, by the rule for ties.
     """
 
     label: str
@@ -41,6 +45,7 @@ class Case:
     tolerance: float = TOLERANCE
     seed: int = 0
     lures: str = ""
+    on_kink: bool = False
 
     def draw(self, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
         """The random upstream gradient for an output of this shape."""
@@ -105,8 +110,10 @@ def _conv2d(rng: np.random.Generator) -> Iterator[Case]:
         ('stride=2, padding="tf", 6x5', (2, 6, 5, 2), (3, 3, 2, 2), 2, "tf"),
         ('stride=3, padding="tf", 4x3 kernel, 7x6', (1, 7, 6, 1), (4, 3, 1, 2), 3, "tf"),
         ("5x5 kernel, 6x5", (1, 6, 5, 1), (5, 5, 1, 2), 1, "symmetric"),
+        ('stride=3, padding="tf", 2x1 kernel, 6x7', (1, 6, 7, 1), (2, 1, 1, 2), 3, "tf"),
     ):
         yield Case(label, {"x": n(size=x), "w": n(size=w)}, {"stride": stride, "padding": padding})
+    yield Case("stride=2, 4x5 kernel, 7x6", {"x": n(size=(1, 7, 6, 1)), "w": n(size=(4, 5, 1, 2))}, {"stride": 2})
     yield _float32(first)
 
 
@@ -119,8 +126,10 @@ def _depthwise(rng: np.random.Generator) -> Iterator[Case]:
         ('stride=2, padding="tf", 6x5', (2, 6, 5, 2), (3, 3, 2), 2, "tf"),
         ('stride=3, padding="tf", 4x3 kernel, 7x6', (1, 7, 6, 2), (4, 3, 2), 3, "tf"),
         ("5x5 kernel, 6x5", (1, 6, 5, 2), (5, 5, 2), 1, "symmetric"),
+        ('stride=3, padding="tf", 2x1 kernel, 6x7', (1, 6, 7, 2), (2, 1, 2), 3, "tf"),
     ):
         yield Case(label, {"x": n(size=x), "w": n(size=w)}, {"stride": stride, "padding": padding})
+    yield Case("stride=2, 4x5 kernel, 7x6", {"x": n(size=(1, 7, 6, 2)), "w": n(size=(4, 5, 2))}, {"stride": 2})
     yield _float32(first)
 
 
@@ -187,10 +196,17 @@ def _pool(rng: np.random.Generator) -> Iterator[Case]:
     yield _float32(overlap)
 
 
+def _maxpool(rng: np.random.Generator) -> Iterator[Case]:
+    yield from _pool(rng)
+    # What comes out of a ReLU: many windows of equal zeros.
+    ties = np.maximum(np.round(rng.normal(size=(2, 4, 6, 2))), 0)
+    yield Case("size 2, 4x6, ties: the first one wins", {"x": ties, "size": 2}, on_kink=True)
+
+
 def _global_avgpool(rng: np.random.Generator) -> Iterator[Case]:
     first = Case("3x4", {"x": rng.normal(size=(2, 3, 4, 3))})
     yield first
-    yield Case("1x1", {"x": rng.normal(size=(2, 1, 1, 3))})
+    yield Case("one image, 1x1", {"x": rng.normal(size=(1, 1, 1, 3))})
     yield _float32(first)
 
 
@@ -214,12 +230,13 @@ def _dropout(rng: np.random.Generator) -> Iterator[Case]:
 def _softmax(rng: np.random.Generator) -> Iterator[Case]:
     first = Case("4 classes", {"logits": 2 * rng.normal(size=(3, 4))})
     yield first
-    yield Case("logits near 1,000", {"logits": 1000 + 2 * rng.normal(size=(3, 4))}, lures="overflow")
+    logits = FAR + 2 * rng.normal(size=(3, 4))
+    yield Case("rows near 1,000, 0 and -1,000", {"logits": logits}, lures="overflow")
     yield _float32(first)
 
 
 def _softmax_cross_entropy(rng: np.random.Generator) -> Iterator[Case]:
-    def make(label: str, n: int, classes: int, shift: float, options: dict[str, Any], lures: str = "") -> Case:
+    def make(label: str, n: int, classes: int, shift: Any, options: dict[str, Any], lures: str = "") -> Case:
         logits = shift + 2 * rng.normal(size=(n, classes))
         return Case(label, {"logits": logits, "labels": rng.integers(0, classes, n)}, options, lures=lures)
 
@@ -227,7 +244,9 @@ def _softmax_cross_entropy(rng: np.random.Generator) -> Iterator[Case]:
     smooth = make("label_smoothing=0.2", 3, 4, 0, {"label_smoothing": 0.2})
     yield smooth
     yield make("one image", 1, 3, 0, {})
-    yield make("logits near 1,000", 3, 4, 1000, {}, lures="overflow")
+    far = make("rows near 1,000, 0 and -1,000", 3, 4, FAR, {}, lures="overflow")
+    far.inputs["logits"][1, far.inputs["labels"][1]] -= 40  # a probability of 1e-18: 1e-12 added to it would show
+    yield far
     yield _float32(smooth)
 
 
@@ -240,7 +259,7 @@ _DRAW = {
     "relu": _relu,
     "relu6": _relu,
     "avgpool": _pool,
-    "maxpool": _pool,
+    "maxpool": _maxpool,
     "global_avgpool": _global_avgpool,
     "linear": _linear,
     "dropout": _dropout,

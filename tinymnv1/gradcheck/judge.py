@@ -170,6 +170,9 @@ def _repeat_findings(spec: OpSpec, case: Case, trace: Trace) -> list[Finding]:
             swapped = abs(share - (1 - p)) < 5 * math.sqrt(p * (1 - p) / count) + 1e-12
             kind = "p is the chance to keep" if swapped else "share"
             bad(kind, f"{share:.0%} of the values are zero where p is {p:.0%}")
+        dropped = y == 0
+        if min(y.shape) > 20 and any(dropped.all(axis=axis).any() for axis in range(y.ndim)):  # by chance: p ** 40
+            bad("share", "whole rows or columns are zero: each value is dropped by itself")
         other = trace.probes[-1]
         if p > 0 and other.problem is None and _same(trace.forward, other):
             bad("rng ignored", "another generator drops the same values")
@@ -177,7 +180,10 @@ def _repeat_findings(spec: OpSpec, case: Case, trace: Trace) -> list[Finding]:
 
 
 def _again_findings(case: Case, trace: Trace) -> list[Finding]:
-    """Backward again with the same dy and cache must give the same: nothing accumulates, nothing is used up."""
+    """Backward again with the same dy and cache must give the same: nothing accumulates, nothing is used up.
+
+    In between, forward was called on other inputs: nothing may be kept outside the cache.
+    """
     first, second = trace.backward, trace.again
     if first is None or second is None or first.problem is not None or _same(first, second):
         return []

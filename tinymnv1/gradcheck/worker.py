@@ -82,7 +82,9 @@ def _call(
     except NotImplementedError:
         call.problem, call.kind = "not attempted yet", "not attempted"
         return call, None
-    except BaseException as error:  # SystemExit and KeyboardInterrupt must not end the grading either
+    except BaseException as error:  # SystemExit must not end the grading either
+        if isinstance(error, KeyboardInterrupt) and not file:
+            raise  # in the user's own process: a notebook's stop button
         call.kind = "exception"
         call.line = line_of(error, file)
         call.problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -150,6 +152,11 @@ def run_case(
     if backward is not None and dy is not None and call.problem is None:
         announce("backward")
         for attempt in ("backward", "again"):
+            if attempt == "again":  # after another forward: what backward needs must be in the cache
+                announce("forward")
+                others, _ = _fresh({k: np.flip(v) if isinstance(v, np.ndarray) else v for k, v in inputs.items()})
+                _call(forward, _args(others, rng_seed), options, names[0], {}, file)
+                announce("backward")
             upstream = dy.copy()
             result, _ = _call(backward, [upstream, cache], {}, names[1], {**watched, "dy": upstream}, file)
             setattr(trace, attempt, result)

@@ -59,7 +59,7 @@ def augment_batch(
     holes: Array | None = None,
 ) -> Array:
     """As `tinymnv1.ops.augment_batch`: (M, H, W, C) uint8 and (N,) indices, moves and flips -> (N, H, W, C) float32."""
-    check_batch(images, chosen, top, left, flip, holes)
+    check_batch(images, chosen, top, left, flip, mean, std, holes)
     values = np.arange(256, dtype=np.uint8)
     table = normalise(np.stack([values] * images.shape[3], axis=1), mean, std)  # (256, C)
     holes = np.zeros((len(chosen), 4), np.int64) if holes is None else np.ascontiguousarray(holes, np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from tinymnv1.kernels.compile import CHUNKS, aligned_like, as_float32, gradient_of, parallel, serial
-from tinymnv1.ops.batchnorm import check_batchnorm
+from tinymnv1.ops.batchnorm import check_batchnorm, check_statistics
 from tinymnv1.ops.window import Array
 
 Cache = tuple[Array, Array, Array, Array]
@@ -154,6 +154,7 @@ def batchnorm_inference(
 ) -> Array:
     """As `tinymnv1.ops.batchnorm_inference`, float32 only: x (N, H, W, C) -> y."""
     check_batchnorm(x, gamma, beta)
+    check_statistics(running_mean, running_var, gamma)
     x = as_float32(x, "x")
     scale = gamma / np.sqrt(running_var + np.float32(eps))
     y = aligned_like(x)

@@ -16,7 +16,7 @@ from numba import config, njit
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.simd import SIMD
-from tinymnv1.ops.window import Array
+from tinymnv1.ops.window import Array, require_gradient
 
 # Products are contracted to fused multiply-adds, but sums stay in the order in which they are written ("reassoc" is not
 # here): LLVM would make one long chain of three short ones, and order the sums of two copies of a function differently,
@@ -87,12 +87,8 @@ def parallel(function: Callable[..., Any]) -> Any:
 
 
 def gradient_of(shape: tuple[int, ...], dy: Array, op: str) -> Array:
-    """dy as contiguous float32. Raises ConfigError unless it has the shape of the op's output.
-
-    The kernels count on it: they would read beyond the end of a smaller array.
-    """
-    if dy.shape != shape:
-        raise ConfigError(f"{op}: dy must be {shape}, got {dy.shape}")
+    """dy as contiguous float32. Raises ConfigError unless it has the shape of the op's output."""
+    require_gradient(dy, shape, op)
     return as_float32(dy, "dy")
 
 

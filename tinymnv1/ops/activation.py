@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinymnv1.ops.window import Array
+from tinymnv1.ops.window import Array, require_gradient
 
 
 def relu6_forward(x: Array) -> tuple[Array, Array]:
@@ -19,6 +19,7 @@ def relu6_backward(dy: Array, cache: Array) -> Array:
     Derivation. y = x where 0 < x < 6, so dy/dx = 1 there; elsewhere y is constant and dy/dx = 0. At exactly 0 and 6
     there is no derivative; like PyTorch we take 0, so the mask is open at both ends.
     """
+    require_gradient(dy, cache.shape, "relu6")
     return np.where(cache, dy, np.zeros((), dy.dtype))
 
 
@@ -29,4 +30,5 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 
 def relu_backward(dy: Array, cache: Array) -> Array:
     """Gradient with respect to x, given dy of the same shape: dy where x > 0, else 0. Returns dx."""
+    require_gradient(dy, cache.shape, "relu")
     return np.where(cache, dy, np.zeros((), dy.dtype))

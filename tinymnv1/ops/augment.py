@@ -70,15 +70,26 @@ def augment_batch(
     for `crop_flip`.  mean, std: (C,), as for `normalise`.  holes: (N, 4), as for `cutout`, or None.
     Returns (N, H, W, C) float32. Raises ConfigError if an index is outside the set, or shapes or dtype do not fit.
     """
-    check_batch(images, chosen, top, left, flip, holes)
+    check_batch(images, chosen, top, left, flip, mean, std, holes)
     x = normalise(crop_flip(images[chosen], top, left, flip, reflect), mean, std)
     return x if holes is None else cutout(x, holes)
 
 
-def check_batch(images: Array, chosen: Array, top: Array, left: Array, flip: Array, holes: Array | None) -> None:
+def check_batch(
+    images: Array,
+    chosen: Array,
+    top: Array,
+    left: Array,
+    flip: Array,
+    mean: ArrayLike,
+    std: ArrayLike,
+    holes: Array | None,
+) -> None:
     """Raise ConfigError unless the arguments of `augment_batch` fit together."""
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ConfigError(f"images must be (M, H, W, C) uint8, got {images.shape} {images.dtype}")
+    if not {np.shape(mean), np.shape(std)} <= {images.shape[3:], (1,)}:
+        raise ConfigError(f"mean and std must be {images.shape[3:]}, got {np.shape(mean)} and {np.shape(std)}")
     if not (chosen.ndim == 1 and chosen.shape == top.shape == left.shape == flip.shape):
         shapes = ", ".join(str(a.shape) for a in (chosen, top, left, flip))
         raise ConfigError(f"chosen, top, left and flip must have one number an image, got {shapes}")

@@ -10,7 +10,7 @@ by M). In evaluation the running averages of training stand in for both.
 import numpy as np
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array, require_images
+from tinymnv1.ops.window import Array, require_gradient, require_images
 
 Cache = tuple[Array, Array, Array]
 
@@ -22,6 +22,13 @@ def check_batchnorm(x: Array, gamma: Array, beta: Array) -> None:
         raise ConfigError(
             f"batchnorm: gamma and beta must be ({x.shape[3]},) for x {x.shape}, got {gamma.shape} and {beta.shape}"
         )
+
+
+def check_statistics(running_mean: Array, running_var: Array, gamma: Array) -> None:
+    """Raise ConfigError unless the running statistics are (C,), like gamma."""
+    if running_mean.shape != gamma.shape or running_var.shape != gamma.shape:
+        shapes = f"{running_mean.shape} and {running_var.shape}"
+        raise ConfigError(f"batchnorm: running_mean and running_var must be {gamma.shape}, got {shapes}")
 
 
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Cache, Array, Array]:
@@ -71,6 +78,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     g = mean(g) and mean(g xhat) = 0, dx is zero with or without term 3, and a wrong formula passes.
     """
     xhat, gamma, inv_std = cache
+    require_gradient(dy, xhat.shape, "batchnorm")
     axes = (0, 1, 2)
     dbeta = dy.sum(axis=axes)
     dgamma = (dy * xhat).sum(axis=axes)
@@ -90,5 +98,6 @@ def batchnorm_inference(
     Raises ConfigError on shapes that do not fit.
     """
     check_batchnorm(x, gamma, beta)
+    check_statistics(running_mean, running_var, gamma)
     scale = gamma / np.sqrt(running_var + eps)
     return x * scale + (beta - running_mean * scale)

@@ -9,7 +9,7 @@ the kernel is not flipped.)
 import numpy as np
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array, crop, pad, require_images, span, tap
+from tinymnv1.ops.window import Array, crop, pad, require_gradient, require_images, span, tap
 
 Cache = tuple[Array, Array, int, str]
 
@@ -62,6 +62,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     kh, kw, _, cout = w.shape
     out_h, *pad_h = span(height, kh, stride, padding)
     out_w, *pad_w = span(width, kw, stride, padding)
+    require_gradient(dy, (len(x), out_h, out_w, cout), "conv2d")
     xp = pad(x, (pad_h[0], pad_h[1]), (pad_w[0], pad_w[1]))
     dxp = np.zeros_like(xp)
     dw = np.empty_like(w)

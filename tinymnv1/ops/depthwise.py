@@ -9,7 +9,7 @@ convolution costs K * K * C * Cout; the pointwise convolution after it does the 
 import numpy as np
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array, crop, pad, require_images, span, tap
+from tinymnv1.ops.window import Array, crop, pad, require_gradient, require_images, span, tap
 
 Cache = tuple[Array, Array, int, str]
 
@@ -55,10 +55,11 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     and for adding into dxp, so the gradient goes back exactly where the value came from.
     """
     x, w, stride, padding = cache
-    _, height, width, _ = x.shape
+    _, height, width, channels = x.shape
     kh, kw, _ = w.shape
     out_h, *pad_h = span(height, kh, stride, padding)
     out_w, *pad_w = span(width, kw, stride, padding)
+    require_gradient(dy, (len(x), out_h, out_w, channels), "depthwise")
     xp = pad(x, (pad_h[0], pad_h[1]), (pad_w[0], pad_w[1]))
     dxp = np.zeros_like(xp)
     dw = np.empty_like(w)

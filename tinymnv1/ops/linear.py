@@ -1,7 +1,7 @@
 """The fully connected layer, MobileNetV1's classifier: y = x @ w + b."""
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array
+from tinymnv1.ops.window import Array, require_gradient
 
 Cache = tuple[Array, Array]
 
@@ -29,4 +29,5 @@ def linear_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     for every n, so it collects dy over the batch.
     """
     x, w = cache
+    require_gradient(dy, (x.shape[0], w.shape[1]), "linear")
     return dy @ w.T, x.T @ dy, dy.sum(axis=0)

@@ -23,8 +23,8 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
     logits: (N, classes), float.  labels: (N,) integers in [0, classes).
     label_smoothing: e in [0, 1]; the target is 1 - e + e / classes on the label and e / classes elsewhere
     (Szegedy et al. 2016, arXiv 1512.00567, section 7).
-    Returns the loss (a float, in nats) and dlogits: (N, classes). Raises ConfigError on labels or shapes that do not
-    fit.
+    Returns the loss (a float, in nats) and dlogits: (N, classes). Raises ConfigError on labels, shapes or dtypes
+    that do not fit.
 
     Derivation. With p = softmax(z), log p_c = z_c - log sum exp z, so for a target t that sums to 1
 
@@ -35,6 +35,8 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
         raise ConfigError(f"cross-entropy: logits (N, classes), labels (N,) do not fit: {logits.shape}, {labels.shape}")
+    if not np.issubdtype(logits.dtype, np.floating):
+        raise ConfigError(f"cross-entropy: logits must be float32 or float64, got {logits.dtype}")
     n, classes = logits.shape
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
         raise ConfigError(f"cross-entropy: labels must be integers from 0 to {classes - 1}")

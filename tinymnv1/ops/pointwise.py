@@ -7,7 +7,7 @@ In NHWC the channels of a pixel lie side by side, so the whole layer is one matr
 """
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array, require_images
+from tinymnv1.ops.window import Array, require_gradient, require_images
 
 Cache = tuple[Array, Array]
 
@@ -45,6 +45,7 @@ def pointwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """
     x, w = cache
     cin, cout = w.shape
+    require_gradient(dy, (*x.shape[:3], cout), "pointwise")
     dy_rows = dy.reshape(-1, cout)  # (N*H*W, Cout)
     dx = (dy_rows @ w.T).reshape(x.shape)
     dw = x.reshape(-1, cin).T @ dy_rows

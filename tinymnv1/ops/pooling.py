@@ -6,7 +6,7 @@ MobileNetV1 ends in a global mean. Written so, and not as a 7x7 pool, the networ
 import numpy as np
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops.window import Array, require_images, tap
+from tinymnv1.ops.window import Array, require_gradient, require_images, tap
 
 PoolCache = tuple[tuple[int, ...], int, int]
 MaxPoolCache = tuple[tuple[int, ...], int, int, Array]
@@ -43,12 +43,14 @@ def avgpool_backward(dy: Array, cache: PoolCache) -> Array:
     Derivation. A window's mean depends on each of its size^2 pixels with factor 1 / size^2, so every pixel gets that
     share of dy, added up over the windows that cover it (more than one when stride < size).
     """
-    shape, size, stride = cache
-    dx = np.zeros(shape, dy.dtype)
+    (n, height, width, channels), size, stride = cache
+    out_h, out_w = (height - size) // stride + 1, (width - size) // stride + 1
+    require_gradient(dy, (n, out_h, out_w, channels), "avgpool")
+    dx = np.zeros((n, height, width, channels), dy.dtype)
     share = dy / (size * size)
     for i in range(size):
         for j in range(size):
-            dx_tap = tap(dx, i, j, stride, dy.shape[1], dy.shape[2])
+            dx_tap = tap(dx, i, j, stride, out_h, out_w)
             dx_tap += share
     return dx
 
@@ -76,6 +78,7 @@ def maxpool_backward(dy: Array, cache: MaxPoolCache) -> Array:
     others. So the whole dy of a window goes to its winner; a pixel that won several windows gets the sum.
     """
     shape, size, stride, winner = cache
+    require_gradient(dy, winner.shape, "maxpool")
     dx = np.zeros(shape, dy.dtype)
     for k in range(size * size):
         dx_tap = tap(dx, k // size, k % size, stride, dy.shape[1], dy.shape[2])
@@ -98,6 +101,7 @@ def global_avgpool_backward(dy: Array, cache: tuple[int, ...]) -> Array:
     Derivation. y[n, c] is the mean of H*W values, each with derivative 1 / (H*W): all of them get the same share.
     """
     n, height, width, channels = cache
+    require_gradient(dy, (n, channels), "global_avgpool")
     dx = np.empty(cache, dy.dtype)
     dx[:] = (dy / (height * width)).reshape(n, 1, 1, channels)
     return dx

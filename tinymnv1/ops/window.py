@@ -63,3 +63,9 @@ def require_images(x: Array, op: str) -> None:
         raise ConfigError(f"{op}: x must be (N, H, W, C) and not empty, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
         raise ConfigError(f"{op}: x must be float32 or float64, got {x.dtype}; normalise the images first")
+
+
+def require_gradient(dy: Array, shape: tuple[int, ...], op: str) -> None:
+    """Raise ConfigError unless dy has the shape of the op's output: NumPy would broadcast, a kernel read beyond it."""
+    if dy.shape != shape:
+        raise ConfigError(f"{op}: dy must be {shape}, got {dy.shape}")

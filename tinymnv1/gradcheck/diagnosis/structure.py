@@ -4,16 +4,22 @@ import numpy as np
 
 from tinymnv1.ops.window import Array
 
+PADDED = ("conv2d", "depthwise")
+"""The ops that put zeros around an image."""
 
-def shape_cause(argument: str, got: tuple[int, ...], want: tuple[int, ...]) -> str:
+
+def shape_cause(op: str, argument: str, got: tuple[int, ...], want: tuple[int, ...]) -> str:
     """The likely cause of a wrong shape."""
-    if argument == "dx" and len(got) == len(want) == 4 and got[1] >= want[1] and got[2] >= want[2]:
+    pads = op in PADDED
+    if len(got) > len(want) and [k for k in got if k != 1] == [k for k in want if k != 1]:
+        return "wrong shape"  # keepdims
+    if pads and argument == "dx" and len(got) == len(want) == 4 and got[1] >= want[1] and got[2] >= want[2]:
         return "padding not cropped"
     if argument in ("mean", "var") and len(got) > 1:
         return "wrong axes"
     if argument == "db" and got[1:] == want:
         return "bias gradient not summed"
-    if argument == "y" and len(got) == len(want) == 4:
+    if pads and argument == "y" and len(got) == len(want) == 4:
         if got[0] == want[0] and got[3] == want[3] and got[1] > 1.4 * want[1] and got[2] > 1.4 * want[2]:
             return "stride forgotten"
         if got[0] == want[0] and got[3] == want[3]:
@@ -23,10 +29,11 @@ def shape_cause(argument: str, got: tuple[int, ...], want: tuple[int, ...]) -> s
     return "wrong shape"
 
 
-def pattern_cause(argument: str, got: Array, want: Array, wrong: Array) -> tuple[str, str] | None:
+def pattern_cause(op: str, argument: str, got: Array, want: Array, wrong: Array) -> tuple[str, str] | None:
     """(cause, a detail) read off the wrong elements, or None.
 
-    argument: "y", "dx", "dw", ...  got, want: arrays of one shape.  wrong: where they differ, boolean.
+    op: "conv2d", ...  argument: "y", "dx", "dw", ...  got, want: arrays of one shape.
+    wrong: where they differ, boolean.
     """
     if not wrong.any():
         return None
@@ -47,13 +54,15 @@ def pattern_cause(argument: str, got: Array, want: Array, wrong: Array) -> tuple
                 return "sign flipped", ""
             if abs(k - 2) < 1e-6:
                 return "doubled", ""
+            if got.size == 1:
+                return None  # every number is a multiple of every other
             return "constant factor", f" It is {k:.6g} times what it should be."
     if argument in ("y", "dx") and got.ndim == 4:
         images = np.any(wrong, axis=(1, 2, 3))
         if len(images) > 1 and not images[0] and images[1:].all():
             return "only one image", ""
         pixels = np.any(wrong, axis=(0, 3))  # (H, W)
-        if min(pixels.shape) >= 3 and not pixels[1:-1, 1:-1].any():
+        if op in PADDED and min(pixels.shape) >= 3 and not pixels[1:-1, 1:-1].any():
             return "padding", ""
         for s in (2, 3):
             if min(pixels.shape) >= 2 * s:
