@@ -97,10 +97,13 @@ def test_a_loss_that_is_no_number_ends_the_sweep_and_is_left_out(data, monkeypat
     assert result.suggestion == float(f"{result.rates[-1]:.0e}")
 
 
-def test_a_warm_up_that_diverges_says_so(data, monkeypatch):
+@pytest.mark.parametrize(
+    ("optimizer", "cure"), [("sgd", "lower --momentum or add --clip-norm 1"), ("adamw", "add --clip-norm 1")]
+)
+def test_a_warm_up_that_diverges_says_so(optimizer, cure, data, monkeypatch):
     monkeypatch.setattr(Trainer, "train_on", lambda trainer, x, labels, lr: (math.inf, None))
-    with pytest.raises(DivergedError, match=r"step 1 of the warm-up.*lower --momentum"):
-        sweep(CONFIG, data)
+    with pytest.raises(DivergedError, match=f"step 1 of the warm-up.*: {cure}"):
+        sweep(replace(CONFIG, optimizer=optimizer), data)
 
 
 def test_the_picture_shows_the_curve_and_the_suggestion():

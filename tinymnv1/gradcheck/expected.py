@@ -53,9 +53,9 @@ def expect(spec: OpSpec, case: Case, y: Array | None = None) -> Expected:
         return Expected(outputs)
     first = spec.returns[0]
     if case.on_kink:
-        dy = case.draw(outputs[first].shape, case_dtype(case))
-        dx = getattr(ops, str(spec.backward))(dy, returned[1])
-        return Expected(outputs, dy, {spec.gradients[0]: Difference(dx, 0.0)})
+        upstream = case.draw(outputs[first].shape, case_dtype(case))
+        dx = getattr(ops, str(spec.backward))(upstream, returned[1])
+        return Expected(outputs, upstream, {spec.gradients[0]: Difference(dx, 0.0)})
     # A loss is the end of the chain: its upstream gradient is 1 by definition.
     dy = case.draw(outputs[first].shape, case_dtype(case)) if spec.backward else None
 
