@@ -169,6 +169,7 @@ CIFAR10: dict[str, Any] = {
     "batch_size": 128,
     "optimizer": "sgd",
     "lr": 0.3,
+    "weight_decay": 2.5e-4,
     "label_smoothing": 0.1,
 }
 """What the two recipes for CIFAR-10 have in common."""
@@ -204,7 +205,6 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
             "cutout": 10,
             "width": 1.0,
             "epochs": 52,
-            "weight_decay": 2.5e-4,
             "ema_decay": 0.999,
             "evaluate_every": 13,
         },

@@ -12,9 +12,9 @@ from tinymnv1.gradcheck.report import text
 from tinymnv1.gradcheck.spec import select
 
 
-def graded(op, functions):
+def graded(op, functions, seed=0):
     (spec,) = (spec for spec in select(op) if spec.name == op)
-    return {result.function: result for result in grade_functions(spec, {**vars(ops), **functions})}
+    return {result.function: result for result in grade_functions(spec, {**vars(ops), **functions}, seed)}
 
 
 def convolve(xp, w, stride, out_h, out_w):
@@ -119,11 +119,12 @@ MISTAKES = {
 }
 
 
+@pytest.mark.parametrize("seed", range(4))  # by its share of zeros alone a mask for all rows fails with few seeds
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_it_fails(name):
+def test_it_fails(name, seed):
     op, functions = MISTAKES[name]
-    results = graded(op, functions)
+    results = graded(op, functions, seed)
     assert FAILED in {r.status for r in results.values()}, text(list(results.values()))
 
 
