@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinymnv1.checkpoint import save_checkpoint
+
 SMALL = ("--limit", "60", "--epochs", "1", "--batch-size", "20")
 
 
@@ -208,6 +210,15 @@ def test_a_folder_with_a_run_is_not_overwritten(run):
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "config.json", "curves.png"])
+def test_a_new_run_overwrites_nothing(name, tmp_path):
+    """Neither what is left of an earlier run nor a file of somebody else's."""
+    (tmp_path / name).write_text("precious")
+    one_line(command("train", *SMALL, "--out", ".", cwd=tmp_path), name, "would be overwritten", "--out")
+    assert (tmp_path / name).read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not stop the superuser")
 def test_an_unwritable_output_folder(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
@@ -223,6 +234,8 @@ def test_damaged_and_foreign_inputs(run, pets, tmp_path):
     out, _ = run
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((out / "best.safetensors").read_bytes()[:5000])
+    weights = tmp_path / "weights.safetensors"
+    save_checkpoint(weights, {"w": np.zeros(3)}, {})  # it takes any arrays and any meta
     broken = tmp_path / "broken.png"
     broken.write_bytes((pets / "dark" / "00.png").read_bytes()[:60])
     other = tmp_path / "other"
@@ -235,6 +248,8 @@ def test_damaged_and_foreign_inputs(run, pets, tmp_path):
         extra = [image] if name == "predict" else []
         one_line(command(name, tmp_path / "nowhere", *extra, cwd=tmp_path), "nowhere")
         one_line(command(name, cut, *extra, cwd=tmp_path), "cut.safetensors", "damaged")
+        one_line(command(name, weights, *extra, cwd=tmp_path), "weights.safetensors", "not of a run")
+        one_line(command(name, pets, *extra, "--checkpoint", "last", cwd=tmp_path), "last.safetensors", "no such")
     one_line(command("predict", out, broken, cwd=tmp_path), "broken.png", "cannot be decoded")
     one_line(command("predict", out, tmp_path / "none.png", cwd=tmp_path), "none.png", "no such file")
     one_line(command("predict", out, image, "--picture", tmp_path / "no" / "x.png", cwd=tmp_path), "could not be")

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.crashes import result, write_images
-from tinymnv1 import predict, runs, train, trainer
+from tinymnv1 import runs, train, trainer
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint
 from tinymnv1.cli import run_command
 
@@ -209,23 +209,6 @@ def test_a_run_whose_last_checkpoint_is_missing_is_not_overwritten(stopped, imag
     (stopped / "last.safetensors").unlink()
     assert command(*new(images, stopped)) == 2
     one_line(capsys, "holds a run already", "--resume")
-
-
-def test_a_checkpoint_that_is_not_of_a_run_is_named(tmp_path, capsys):
-    """`save_checkpoint` takes any arrays and any meta."""
-    save_checkpoint(tmp_path / "w.safetensors", {"w": np.zeros(3)}, {})
-    assert run_command(lambda: predict.main([str(tmp_path / "w.safetensors"), "x.png"])) == 2
-    one_line(capsys, "error: ", "w.safetensors", "not of a run")
-
-
-@pytest.mark.parametrize("name", ["best.safetensors", "config.json", "curves.png"])
-def test_a_new_run_overwrites_nothing(name, images, tmp_path, capsys):
-    """Neither what is left of an earlier run nor a file of somebody else's: `--out .`."""
-    (tmp_path / name).write_text("precious")
-    assert command(*new(images, tmp_path)) == 2
-    one_line(capsys, "error: ", tmp_path / name, "would be overwritten", "--out")
-    assert (tmp_path / name).read_text() == "precious"
-    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_temporary_files_of_a_killed_write_are_cleared_away(stopped, expected):

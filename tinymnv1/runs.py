@@ -51,7 +51,7 @@ def load_trained(run: Path, which: str = "best") -> TrainedModel:
     Raises CheckpointError if there is none, or if it is damaged.
     """
     path = run / f"{which}.safetensors" if run.is_dir() else run
-    if which == "last" and run.is_dir() and not path.exists():
+    if which == "last" and not path.exists() and (run / PREVIOUS).exists():
         path = run / PREVIOUS  # the run was killed between the two moves of its last write
     if not path.exists():
         if has_run(run):

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from tinymnv1.kernels.compile import as_float32, gradient_of, parallel
-from tinymnv1.ops.pooling import MaxPoolCache, PoolCache, pool_geometry
+from tinymnv1.ops.pooling import MaxPoolCache, PoolCache, pool_geometry, pooled_shape
 from tinymnv1.ops.window import Array, require_images
 
 
@@ -69,10 +69,9 @@ def avgpool_forward(x: Array, size: int, stride: int | None = None) -> tuple[Arr
 
 def avgpool_backward(dy: Array, cache: PoolCache) -> Array:
     """As `tinymnv1.ops.avgpool_backward`: dy (N, OH, OW, C) -> dx (N, H, W, C)."""
-    (n, height, width, channels), size, stride = cache
-    out = (n, (height - size) // stride + 1, (width - size) // stride + 1, channels)
-    dx = np.zeros(cache[0], np.float32)
-    _avg_backward(gradient_of(out, dy, "avgpool"), dx, size, stride)
+    shape, size, stride = cache
+    dx = np.zeros(shape, np.float32)
+    _avg_backward(gradient_of(pooled_shape(shape, size, stride), dy, "avgpool"), dx, size, stride)
     return dx
 
 

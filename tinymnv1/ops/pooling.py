@@ -19,7 +19,13 @@ def pool_geometry(x: Array, size: int, stride: int | None) -> tuple[int, int, in
     height, width = x.shape[1:3]
     if size < 1 or stride < 1 or size > min(height, width):
         raise ConfigError(f"pooling: a window of {size} with stride {stride} does not fit into {height}x{width} pixels")
-    return stride, (height - size) // stride + 1, (width - size) // stride + 1
+    return stride, *pooled_shape(x.shape, size, stride)[1:3]
+
+
+def pooled_shape(shape: tuple[int, ...], size: int, stride: int) -> tuple[int, int, int, int]:
+    """(N, OH, OW, C) from x's (N, H, W, C)."""
+    n, height, width, channels = shape
+    return n, (height - size) // stride + 1, (width - size) // stride + 1, channels
 
 
 def avgpool_forward(x: Array, size: int, stride: int | None = None) -> tuple[Array, PoolCache]:
@@ -43,14 +49,13 @@ def avgpool_backward(dy: Array, cache: PoolCache) -> Array:
     Derivation. A window's mean depends on each of its size^2 pixels with factor 1 / size^2, so every pixel gets that
     share of dy, added up over the windows that cover it (more than one when stride < size).
     """
-    (n, height, width, channels), size, stride = cache
-    out_h, out_w = (height - size) // stride + 1, (width - size) // stride + 1
-    require_gradient(dy, (n, out_h, out_w, channels), "avgpool")
-    dx = np.zeros((n, height, width, channels), dy.dtype)
+    shape, size, stride = cache
+    require_gradient(dy, pooled_shape(shape, size, stride), "avgpool")
+    dx = np.zeros(shape, dy.dtype)
     share = dy / (size * size)
     for i in range(size):
         for j in range(size):
-            dx_tap = tap(dx, i, j, stride, out_h, out_w)
+            dx_tap = tap(dx, i, j, stride, dy.shape[1], dy.shape[2])
             dx_tap += share
     return dx
 
