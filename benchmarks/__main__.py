@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from benchmarks import growth, inference, kernels, scaling, tables, train_step
 from benchmarks.harness import ROOT, Options
-from benchmarks.machine import cores, describe
+from benchmarks.machine import cores, describe, with_later_peaks
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.errors import ConfigError
 from tinymnv1.files import write_atomically
@@ -28,8 +29,16 @@ RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The results in a file, by benchmark; none if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The results in a file, by benchmark; none if there is no file. Raises ConfigError if it holds something else."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as results ({error}); choose another file, or delete it") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: holds no results; choose another file, or delete it")
+    return found
 
 
 def save(results: dict[str, Any], path: Path) -> None:
@@ -39,12 +48,23 @@ def save(results: dict[str, Any], path: Path) -> None:
     write_atomically(path, f"{text}\n".encode())
 
 
+def check_target(path: Path) -> None:
+    """Raise ConfigError if results cannot be kept there: before anything is measured."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path}: {path.parent} cannot be written to; choose another file")
+    load(path)
+
+
 def update_documents(results: dict[str, Any]) -> None:
     """Rewrite every table, and the picture."""
-    for path, names in tables.DOCUMENTS.items():
-        text = path.read_text(encoding="utf-8")
-        new = tables.replace_sections(text, {name: tables.render(results, name) for name in names})
-        write_atomically(path, new.encode())
+    new = {
+        path: tables.replace_sections(path.read_text(encoding="utf-8"), {n: tables.render(results, n) for n in names})
+        for path, names in tables.DOCUMENTS.items()
+    }
+    for path, text in new.items():
+        write_atomically(path, text.encode())
     if "growth" in results:
         draw(results["growth"], PICTURE)
 
@@ -72,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     names = ", ".join(BENCHMARKS)
     parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: {', '.join(DEFAULT)})")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contender (default: 9; quick: 3)")
-    parser.add_argument("--threads", type=int, metavar="N", default=cores(), help="of each contender (default: all)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each contender (default: the logical CPUs)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="keep the results there, and leave the documents")
     parser.add_argument("--quick", action="store_true", help="few small cases; nothing is kept without --json")
     parser.add_argument("--tables-only", action="store_true", help="measure nothing: rewrite the documents")
@@ -84,26 +104,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     if unknown := [name for name in args.benchmark if name not in BENCHMARKS]:
         raise ConfigError(f"there is no benchmark {unknown[0]!r}: choose from {', '.join(BENCHMARKS)}")
-    rounds = args.rounds if args.rounds is not None else 3 if args.quick else 9
-    for name, value in (("--rounds", rounds), ("--threads", args.threads)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    if args.json and not args.json.parent.is_dir():
-        raise ConfigError(f"{args.json}: there is no folder {args.json.parent}")
     if args.tables_only:
-        if args.json:
-            raise ConfigError("--tables-only writes the documents from results.json: leave out --json")
+        if given := [
+            k for k in ("benchmark", "rounds", "threads", "json", "quick") if getattr(args, k) not in ([], None, False)
+        ]:
+            name = given[0].upper() if given[0] == "benchmark" else f"--{given[0]}"
+            raise ConfigError(f"--tables-only writes the documents from results.json: leave out {name}")
         update_documents(load(RESULTS))
         return 0
+    rounds = args.rounds if args.rounds is not None else 3 if args.quick else 9
+    threads = args.threads if args.threads is not None else cores()
+    for name, value in (("--rounds", rounds), ("--threads", threads)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
     target = args.json or (None if args.quick else RESULTS)
-    options = Options(rounds, args.threads, args.quick)
+    if target is not None:
+        check_target(target)
+    options = Options(rounds, threads, args.quick)
     for name in args.benchmark or DEFAULT:
-        result = {"machine": describe(options), "rounds": rounds, "cases": BENCHMARKS[name](options)}
+        machine, cases = describe(options), BENCHMARKS[name](options)
+        result = {"machine": with_later_peaks(machine, options), "rounds": rounds, "cases": cases}
         print(f"\n## {name}\n\n{tables.render({name: result}, name)}", flush=True)
         if target is not None:  # after each one: if the next fails, this one is kept
             save(load(target) | {name: result}, target)
-    if target == RESULTS:
-        update_documents(load(RESULTS))
+        if target == RESULTS:
+            update_documents(load(RESULTS))
     return 0
 
 

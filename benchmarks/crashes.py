@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import tinymnv1.kernels  # noqa: F401  loaded before the forks, so that a child starts at once
+from benchmarks.harness import BenchmarkError
 from tinymnv1.checkpoint import load_checkpoint
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import load_shapes
@@ -66,26 +67,26 @@ def start(arguments: Sequence[str], log: Path) -> int:
         os._exit(status)
 
 
-def ended(process: int) -> bool:
-    """Is the run done? Raises RuntimeError if it failed."""
+def ended(process: int, log: Path) -> bool:
+    """Is the run done? Raises BenchmarkError, which names its output, if it failed."""
     done, status = os.waitpid(process, os.WNOHANG)
     if done and status:
-        raise RuntimeError(f"a run ended with status {os.waitstatus_to_exitcode(status)}")
+        raise BenchmarkError(f"a run ended with status {os.waitstatus_to_exitcode(status)}; what it printed: {log}")
     return bool(done)
 
 
-def finish(process: int) -> None:
+def finish(process: int, log: Path) -> None:
     """Wait for the end of a run."""
-    while not ended(process):
+    while not ended(process, log):
         time.sleep(0.01)
 
 
-def kill(process: int, run: Path, saves: int, delay: float) -> bool:
+def kill(process: int, log: Path, run: Path, saves: int, delay: float) -> bool:
     """Let the run save itself so many times, wait so many seconds more, and kill it. False if it was done before."""
     newest = when_saved(run)
     due = time.monotonic() + delay if saves == 0 else math.inf
     while time.monotonic() < due:
-        if ended(process):
+        if ended(process, log):
             return False
         if (now := when_saved(run)) != newest and saves > 0:
             newest, saves = now, saves - 1
@@ -138,10 +139,10 @@ def crash(folder: Path, name: str, images: Path, rng: np.random.Generator) -> li
         again = ("--resume", str(run)) if has_run(run) else (*SETTINGS, "--data-dir", str(images), "--out", str(run))
         process = start((*again, *OFTEN), log)
         if len(hits) == KILLS:
-            finish(process)
+            finish(process, log)
             return hits
         saves = int(rng.integers(0, 36))  # of about ninety in all; the time of a step is below a tenth of a second
-        if not kill(process, run, saves, rng.uniform(0, 0.1 if saves else 1.0)):
+        if not kill(process, log, run, saves, rng.uniform(0, 0.1 if saves else 1.0)):
             return hits
         hits.append(what_was_hit(run))
 
@@ -164,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="crashes-"))
     images = folder / "images"
     write_images(images)
-    finish(start((*SETTINGS, "--data-dir", str(images), *OFTEN, "--out", str(folder / "whole")), folder / "whole.log"))
+    whole = (*SETTINGS, "--data-dir", str(images), *OFTEN, "--out", str(folder / "whole"))
+    finish(start(whole, folder / "whole.log"), folder / "whole.log")
     expected = result(folder / "whole")
     rng = np.random.default_rng(args.seed)
     hits: Counter[str] = Counter()

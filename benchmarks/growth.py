@@ -34,15 +34,16 @@ def ours(threads: int, **case: Any) -> Job:
 
 
 def run(options: Options) -> list[dict[str, Any]]:
-    """Measure each axis, its points in turn; the other two stay at the middle."""
+    """Measure the points of all axes in turn, their common middle once."""
     middle, axes = (QUICK_MIDDLE, QUICK_AXES) if options.quick else (MIDDLE, AXES)
+    cases = {(axis, value): dataclasses.replace(middle, **{axis: value}) for axis in axes for value in axes[axis]}
+    points = {case.title: Contender(case.title, ours, options.threads, case.settings()) for case in cases.values()}
+    measured = take_turns(list(points.values()), options.rounds, "growth", turn_seconds=0.3)
     results = []
     for axis, values in axes.items():
-        cases = [dataclasses.replace(middle, **{axis: value}) for value in values]
-        points = [Contender(case.title, ours, options.threads, case.settings()) for case in cases]
-        measured = take_turns(points, options.rounds, f"growth with {axis}", turn_seconds=0.3)
         rows = []
-        for case, value in zip(cases, values, strict=True):
+        for value in values:
+            case = cases[axis, value]
             m = measured[case.title]
             medians = {kind: significant(statistics.median(m.seconds[kind])) for kind in m.seconds if not m.missing}
             missing = {"missing": m.missing} if m.missing else {}

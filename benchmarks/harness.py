@@ -7,6 +7,7 @@ measured within the same seconds are compared by the ratio of those two times, a
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -107,7 +108,7 @@ class Worker:
             line = self.process.stdout.readline()
         except BrokenPipeError:
             pass
-        answer = json.loads(line) if line else {"missing": f"the process ended with status {self.process.wait()}"}
+        answer = json.loads(line) if line else {"missing": how_it_ended(self.process.wait())}
         measured = self.measured
         measured.missing = answer.get("missing")
         measured.output = answer.get("output", measured.output)
@@ -125,6 +126,16 @@ class Worker:
         self.process.kill()
         self.process.communicate()
         self.log.close()
+
+
+def how_it_ended(status: int) -> str:
+    """A process's exit status in words; below 0 it is the signal that ended it."""
+    if status >= 0:
+        return f"the process ended with status {status}"
+    try:
+        return f"the process was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"the process was ended by signal {-status}"
 
 
 def take_turns(

@@ -9,12 +9,13 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import BenchmarkError, Contender, Options, significant, take_turns
+from benchmarks.harness import ROOT, BenchmarkError, Contender, Options, significant, take_turns
 from benchmarks.worker import Job
 from tinymnv1.ops.window import Array
 
@@ -39,7 +40,7 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Logical CPUs that this process may use: where a core runs two threads at once, twice its cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -82,11 +83,44 @@ def peaks(threads: int) -> Job:
     return Job({"fma": lambda: fma(a, b, y), "copy": lambda: copy(source, target)}, output)
 
 
-def describe(options: Options) -> dict[str, Any]:
-    """What every result carries: processor, versions, threads, date, and the measured peaks.
+def commit() -> str | None:
+    """The commit that is checked out, "+" if files differ from it; None where git does not say."""
+    try:
+        told = [
+            subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for arguments in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told[0] + ("+" if told[1] else "")
 
-    gflops: of fused multiply-adds, each two operations.  copy_gbs: bytes read and written.  Both are the fastest of
-    the turns, being meant as limits.
+
+def describe(options: Options) -> dict[str, Any]:
+    """What every result carries: processor, versions, threads, date, commit, and the peaks as `measure_peaks` does."""
+    measured = measure_peaks(options)
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "threads": options.threads,
+        **measured,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+    }
+
+
+def with_later_peaks(machine: dict[str, Any], options: Options) -> dict[str, Any]:
+    """What `describe` told, with the peaks measured again: of each the larger one, as a machine's speed changes."""
+    again = measure_peaks(options)
+    return machine | {key: max(machine[key], again[key]) for key in ("gflops", "copy_gbs")}
+
+
+def measure_peaks(options: Options) -> dict[str, Any]:
+    """The widest vectors ("simd"), and what the machine can do at most, being the fastest of several turns.
+
+    gflops: of fused multiply-adds, each two operations.  copy_gbs: bytes read and written.
     """
     rounds = 2 if options.quick else 5
     measured = take_turns([Contender("peak", peaks, options.threads)], rounds, "machine")["peak"]
@@ -94,16 +128,9 @@ def describe(options: Options) -> dict[str, Any]:
         raise BenchmarkError(f"the machine's peak could not be measured: {measured.missing}")
     output, seconds = measured.output, measured.seconds
     return {
-        "processor": processor(),
-        "cores": cores(),
-        "threads": options.threads,
         "simd": output["simd"],
         "gflops": significant(output["flops"] / min(seconds["fma"]) / 1e9, 3),
         "copy_gbs": significant(output["bytes"] / min(seconds["copy"]) / 1e9, 3),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "date": datetime.date.today().isoformat(),
     }
 
 

@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from PIL import Image
 
 from benchmarks.__main__ import load, save
 from benchmarks.harness import ROOT, BenchmarkError
-from benchmarks.machine import cores, processor
+from benchmarks.machine import commit, cores, processor
 from benchmarks.tables import grid, replace_sections
 from tinymnv1 import __version__
 from tinymnv1.cli import CommandParser, run_command
@@ -126,18 +125,6 @@ def measure(run: Path, data_dir: Path | None) -> tuple[Record, Log]:
         "commit": commit(),
     }
     return record, log
-
-
-def commit() -> str | None:
-    """The commit that is checked out, "+" if files differ from it; None where git does not say."""
-    try:
-        told = [
-            subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for arguments in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        ]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return told[0] + ("+" if told[1] else "")
 
 
 def picture(record: Record, log: Log) -> bytes:
@@ -269,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ablation and args.data_dir:
         raise ConfigError("--ablation takes the accuracies as the runs wrote them: leave --data-dir out")
     kept = load(RECORDS)
-    if args.ablation and args.runs:
+    if args.ablation:
         kept["ablation"] = ablation_of([finished(run) for run in args.runs])
         print(ablation_table(kept["ablation"]))
     elif args.runs:

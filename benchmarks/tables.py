@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, BenchmarkError
 from benchmarks.network import Case
+from benchmarks.scaling import SPEEDS
 from benchmarks.train_step import OURS
 
 DOCUMENTS = {
@@ -16,6 +17,15 @@ DOCUMENTS = {
 """Which document shows which sections."""
 
 NOT_MEASURED = "*Not measured yet.*"
+NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "numba": "Numba"}
+PACKAGES = {
+    "train_step": ("numba", "torch"),
+    "inference": ("numba", "torch", "onnxruntime", "openvino"),
+    "kernels": ("numba", "torch"),
+    "growth": ("numba",),
+    "scaling": ("numba", "torch"),
+}
+"""What the contenders of each benchmark run on."""
 LANES = {"avx512": "AVX-512", "avx2": "AVX2", "neon": "4-lane vectors"}
 
 
@@ -40,19 +50,21 @@ def render(results: dict[str, Any], name: str) -> str:
 
 
 def _part(results: dict[str, Any], name: str, table: Callable[[dict[str, Any]], str]) -> str:
-    return f"{table(results[name])}\n\n{caption(results[name])}" if name in results else NOT_MEASURED
+    return f"{table(results[name])}\n\n{caption(results[name], PACKAGES[name])}" if name in results else NOT_MEASURED
 
 
-def caption(result: dict[str, Any]) -> str:
-    """Where and how it was measured."""
+def caption(result: dict[str, Any], packages: Sequence[str]) -> str:
+    """Where and how it was measured. packages: the keys of those whose versions matter."""
     m = result["machine"]
-    packages = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "numba": "Numba"}
-    versions = [f"{packages[key]} {version}" for key, version in m["versions"].items() if key in packages and version]
+    versions = [f"{NAMES[key]} {m['versions'][key]}" for key in packages if m["versions"].get(key)]
     mixed = any(case.get("case", {}).get("precision", "float32") != "float32" for case in result["cases"])
     precision = "float32 where a case does not say otherwise" if mixed else "float32"
+    several = any("threads" in row for case in result["cases"] for row in case.get("rows", []))
+    at = f", commit {m['commit']}" if m.get("commit") else ""
     return (
-        f"{threads(m)} of {m['processor']} ({LANES[m['simd']]}), {precision}, median of {result['rounds']} rounds,"
-        f" {m['date']}; {', '.join(versions)}. Measured peak: {m['gflops']:g} GFLOP/s, copying {m['copy_gbs']:g} GB/s."
+        f"{'Up to ' if several else ''}{threads(m)} of {m['processor']} ({LANES[m['simd']]}), {precision}, median of"
+        f" {result['rounds']} rounds, {m['date']}{at}; {', '.join(versions)}. Measured peak: {m['gflops']:g} GFLOP/s,"
+        f" copying {m['copy_gbs']:g} GB/s."
     )
 
 
@@ -109,7 +121,7 @@ def summary_of_training(result: dict[str, Any]) -> str:
         else:
             row += ["missing", "-", memory(ours)]
         rows.append(row)
-    header = ["training step", "tinymnv1", "PyTorch, best of 4 modes", "PyTorch's time / ours", "peak memory"]
+    header = ["training step", "tinymnv1", "PyTorch, its best mode", "PyTorch's time / ours", "peak memory"]
     return grid(header, rows)
 
 
@@ -133,7 +145,7 @@ def summary_of_inference(result: dict[str, Any]) -> str:
             figures = contenders.get(fastest(contenders, peer) or "", {})
             row.append(f"{time_of(figures)}, {ratio(figures)}" if figures else "missing")
         rows.append(row)
-    return grid(["inference", "tinymnv1", "ONNX Runtime", "OpenVINO", "PyTorch, best of 2 modes"], rows)
+    return grid(["inference", "tinymnv1", "ONNX Runtime", "OpenVINO", "PyTorch, its best mode"], rows)
 
 
 def time_of(figures: dict[str, Any]) -> str:
@@ -226,10 +238,13 @@ def scaling(result: dict[str, Any]) -> str:
         rows = []
         for row in case["rows"]:
             speeds = [f"{row[key]:,.0f}" if key in row else "missing" for key in SPEEDS]
-            rows.append([str(row["threads"]), *speeds, ratio(row)])
-        header = ["threads", "tinymnv1, images/s", "PyTorch compile, channels_last, images/s", "PyTorch's time / ours"]
+            rows.append([str(row["threads"]), *speeds, row.get("mode", "-"), ratio(row)])
+        header = [
+            "threads",
+            "tinymnv1, images/s",
+            "PyTorch, channels_last, images/s",
+            "its mode",
+            "PyTorch's time / ours",
+        ]
         tables.append(f"**{Case(**case['case']).title}**\n\n{grid(header, rows)}")
     return "\n\n".join(tables)
-
-
-SPEEDS = ("images_per_second", "pytorch_images_per_second")

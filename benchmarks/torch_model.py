@@ -1,5 +1,7 @@
 """The network in PyTorch, as its users write it. Imported only in the processes that measure PyTorch."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -38,6 +40,14 @@ class TorchMobileNetV1(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of images (N, 3, H, W)."""
         return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+
+def groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The parameters that decay, and those that do not: as ours, all but batch norms, biases and depthwise filters."""
+    dense = [m for m in model.modules() if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1)]
+    decaying = [m.weight for m in dense]
+    ids = {id(p) for p in decaying}
+    return [{"params": decaying}, {"params": [p for p in model.parameters() if id(p) not in ids], "weight_decay": 0.0}]
 
 
 def images_to_torch(images: object, layout: str) -> torch.Tensor:

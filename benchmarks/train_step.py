@@ -53,13 +53,13 @@ def pytorch(threads: int, layout: str, compiled: bool, **case: Any) -> Job:
     import torch
     from torch import nn
 
-    from benchmarks.torch_model import TorchMobileNetV1, images_to_torch, in_layout, tensor
+    from benchmarks.torch_model import TorchMobileNetV1, groups, images_to_torch, in_layout, tensor
 
     torch.set_num_threads(threads)
     c = Case(**case)
     model = in_layout(TorchMobileNetV1(c.model("numpy")), layout)
     x, labels = images_to_torch(c.images(), layout), tensor(c.labels())
-    optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=True)
+    optimizer = torch.optim.SGD(groups(model), LR, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
     criterion = nn.CrossEntropyLoss()
     forward = torch.compile(model) if compiled else model
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=c.precision == "bfloat16")

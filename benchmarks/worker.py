@@ -1,7 +1,8 @@
 """One contender's process: it sets itself up, then measures itself whenever it is told to, and otherwise sleeps.
 
-It reads and writes lines of JSON. The first line that it reads says what to set up; it answers with "output", or with
-"missing", a reason. Each further line is a turn; it answers with the median seconds of each task, and its peak memory.
+It reads and writes lines of JSON. The first line that it reads says what to set up; it answers with "output". Each
+further line is a turn; it answers with the median seconds of each task, and its peak memory. Or it answers with
+"missing", a reason, and ends.
 """
 
 import contextlib
@@ -83,13 +84,12 @@ def main() -> None:
         for task in job.tasks.values():
             for _ in range(WARM_UP):
                 task()
+        answer(output=job.output)
+        for _ in sys.stdin:
+            seconds = {name: seconds_per_call(task, request["turn_seconds"]) for name, task in job.tasks.items()}
+            answer(seconds=seconds, peak_bytes=peak_bytes())
     except Exception as error:  # whatever it is, the others go on, and the table shows the reason
         answer(missing=reason(error))
-        return
-    answer(output=job.output)
-    for _ in sys.stdin:
-        seconds = {name: seconds_per_call(task, request["turn_seconds"]) for name, task in job.tasks.items()}
-        answer(seconds=seconds, peak_bytes=peak_bytes())
 
 
 if __name__ == "__main__":

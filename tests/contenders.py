@@ -31,3 +31,15 @@ def short_lived(threads):
             os._exit(3)
 
     return Job({"step": task})
+
+
+def breaks_later(threads):
+    """Raises at the second turn."""
+    calls = []
+
+    def task():
+        calls.append(1)
+        if len(calls) > 7:
+            raise ValueError("no more")
+
+    return Job({"step": task})

@@ -69,8 +69,10 @@ def branches_of_engine(engine: TrainingEngine, shape: tuple[int, ...]) -> list[A
     plan = engine._plans[shape[:3]]
     result = []
     for stage in (plan.stem, *plan.stages):
-        z = stage.z[: stage.rows * stage.stride].reshape(stage.images, stage.height, stage.width, stage.stride)
-        bn = stage.bn.reshape(COEFFICIENTS, stage.stride)
+        z = stage.z[: stage.rows * stage.padded_channels].reshape(
+            stage.images, stage.height, stage.width, stage.padded_channels
+        )
+        bn = stage.bn.reshape(COEFFICIENTS, stage.padded_channels)
         y = z * bn[SCALE] + bn[SHIFT]
         result.append(branch(y[..., : stage.channels], engine.model.config.activation))
     return result

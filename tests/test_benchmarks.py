@@ -26,7 +26,7 @@ from benchmarks.harness import (
     take_turns,
 )
 from benchmarks.network import Case
-from benchmarks.torch_model import TorchMobileNetV1, images_to_torch
+from benchmarks.torch_model import TorchMobileNetV1, groups, images_to_torch
 from benchmarks.worker import reason
 from tinymnv1.errors import ConfigError
 
@@ -63,11 +63,13 @@ def test_a_contender_that_fails_is_missing_and_the_rest_goes_on(importable, tmp_
     several = [
         Contender("absent", contenders.absent, 1),
         Contender("short-lived", contenders.short_lived, 1),
+        Contender("later", contenders.breaks_later, 1),
         Contender("sound", contenders.writer, 1, {"name": "sound", "path": str(tmp_path / "log")}),
     ]
     measured = take_turns(several, 2, "test", turn_seconds=0, pause=0)
     assert measured["absent"].missing == "ImportError: cannot import name 'x' from 'library.py'"
     assert measured["short-lived"].missing == "the process ended with status 3"
+    assert measured["later"].missing == "ValueError: no more"
     assert len(measured["sound"].seconds["step"]) == 2
     summary = harness.summarise(measured, "sound")
     assert summary["absent"] == {"missing": measured["absent"].missing}
@@ -165,6 +167,15 @@ def test_each_op_is_compared_with_the_same_op():
         kernels.agree(outputs)
 
 
+def test_what_an_op_gives_is_known_by_where_each_number_stands():
+    a = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    right = kernels.fingerprint([a, a])
+    require_agreement({"a copy": kernels.fingerprint((a.copy(order="F"), a))}, right, kernels.TOLERANCE)
+    for wrong in (a.T, -a, a[::-1], np.roll(a, 1)):
+        with pytest.raises(BenchmarkError):
+            require_agreement({"wrong": kernels.fingerprint([a, wrong])}, right, kernels.TOLERANCE)
+
+
 def test_an_op_of_a_contender_that_broke_is_left_out():
     """It has fewer times than there were rounds, which pair with nothing."""
     shape = kernels.Shape("pointwise", 2, 4, 16, 16, stride=1)
@@ -198,6 +209,49 @@ def test_the_model_has_nine_shapes_of_each_kind():
         assert found[-1].cout == 1024
 
 
+def test_pytorch_decays_what_we_decay():
+    model = SMALL.model("numpy")
+    decaying, others = groups(TorchMobileNetV1(model))
+    ours = [p for _, p in model.parameters()]
+    assert sum(p.numel() for p in decaying["params"]) == sum(p.data.size for p in ours if p.decay)
+    assert sum(p.numel() for p in others["params"]) == sum(p.data.size for p in ours if not p.decay)
+    assert others["weight_decay"] == 0
+    assert "weight_decay" not in decaying
+
+
+def test_the_faster_mode_of_pytorch_is_compared():
+    ours = Measurement({"step": [1.0, 1.0]})
+    theirs = {"eager": Measurement({"step": [2.0, 2.0]}), "compile": Measurement({"step": [3.0, 3.0]})}
+    found = scaling.row(4, 6, ours, theirs)
+    assert (found["threads"], found["mode"], found["ratio"]["median"]) == (4, "eager", 2)
+    assert [found[key] for key in scaling.SPEEDS] == [6, 3]
+    theirs["eager"].missing = "none"
+    assert scaling.row(4, 6, ours, theirs)["mode"] == "compile"
+    ours.missing = "none"
+    assert scaling.row(4, 6, ours, theirs).keys() == {"threads", "mode", "pytorch_images_per_second"}
+
+
+def test_growth_measures_the_common_middle_once(monkeypatch):
+    seen = []
+
+    def fake(contenders, rounds, title, turn_seconds):
+        seen.extend(c.name for c in contenders)
+        return {c.name: Measurement({kind: [float(k)] for kind in growth.KINDS}) for k, c in enumerate(contenders)}
+
+    monkeypatch.setattr(growth, "take_turns", fake)
+    axes = growth.run(Options())
+    assert len(seen) == len(set(seen)) == sum(len(values) for values in growth.AXES.values()) - 2
+    middles = [row["training"] for a in axes for row in a["rows"] if row["value"] == a["middle"][a["axis"]]]
+    assert len(middles) == 3
+    assert len(set(middles)) == 1
+
+
+def test_how_a_process_ended():
+    assert harness.how_it_ended(3) == "the process ended with status 3"
+    assert harness.how_it_ended(-11) == "the process was ended by SIGSEGV"
+    assert harness.how_it_ended(-99) == "the process was ended by signal 99"
+
+
 def test_thread_counts():
     assert [scaling.thread_counts(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
@@ -209,6 +263,9 @@ def test_the_machine_is_described_without_its_name(monkeypatch):
     monkeypatch.setattr(machine, "take_turns", lambda *args: {"peak": peak})
     described = machine.describe(Options(threads=3))
     assert (described["gflops"], described["copy_gbs"], described["threads"]) == (3, 5, 3), "the fastest turn counts"
+    peak.seconds["fma"], peak.seconds["copy"] = [0.5], [2.0]
+    later = machine.with_later_peaks(described, Options(threads=3))
+    assert (later["gflops"], later["copy_gbs"]) == (6, 5), "and the better of before and after"
     assert described["processor"]
     text = json.dumps(described)
     assert platform.node() not in text
@@ -241,7 +298,7 @@ def example_results():
         for axis, values in growth.AXES.items()
     ]
     axes[0]["rows"][0] = {"value": 1, "madds": 1e6, "missing": "MemoryError"}
-    speeds = {"images_per_second": 300.0, "pytorch_images_per_second": 200.0}
+    speeds = {"images_per_second": 300.0, "pytorch_images_per_second": 200.0, "mode": "eager"}
     threads = [{"threads": 1} | speeds | {"ratio": RATIO}, {"threads": 2}]
     case = {"case": SMALL.settings(), "madds": SMALL.madds}
     return {
@@ -266,7 +323,11 @@ def test_tables_show_times_ratios_and_what_is_missing():
     assert "| 1.00 ms | 2.00 ms (NCHW) | 1.50x (1.25-2.00) | 20 | 10 | 50 % |" in ops, "the larger share: bandwidth's"
     assert "1 of 1 not slower" in ops
     assert "| 1 | 1.0 | missing | missing |" in tables.render(results, "growth")
-    assert "| 2 | missing | missing | - |" in tables.render(results, "scaling")
+    threads = tables.render(results, "scaling")
+    assert "| 1 | 300 | 200 | eager | 1.50x (1.25-2.00) |" in threads
+    assert "| 2 | missing | missing | - | - |" in threads
+    assert "Up to 2 threads of Abacus (R)" in threads
+    assert "PyTorch" not in tables.render(results, "growth"), "a peer that was not measured there"
     assert tables.render({}, "kernels") == tables.NOT_MEASURED
 
 
@@ -317,12 +378,17 @@ def test_one_benchmark_again_keeps_the_others(monkeypatch, tmp_path, capsys):
     again = copy.deepcopy(results["inference"]["cases"])
     again[0]["contenders"]["tinymnv1"]["median"] = 0.02
     monkeypatch.setattr(command, "describe", lambda options: MACHINE | {"threads": options.threads})
+    monkeypatch.setattr(command, "with_later_peaks", lambda machine, options: machine | {"gflops": 201})
     monkeypatch.setitem(command.BENCHMARKS, "inference", lambda options: again)
     documents = [path.read_bytes() for path in tables.DOCUMENTS]
     assert command.main(["inference", "--json", str(path), "--rounds", "1", "--threads", "1"]) == 0
     changed = command.load(path)
     assert changed["train_step"] == results["train_step"]
-    assert changed["inference"] == {"machine": MACHINE | {"threads": 1}, "rounds": 1, "cases": again}
+    assert changed["inference"] == {
+        "machine": MACHINE | {"threads": 1, "gflops": 201},
+        "rounds": 1,
+        "cases": again,
+    }
     assert "| tinymnv1 | 20.0 ms |" in capsys.readouterr().out
     assert documents == [path.read_bytes() for path in tables.DOCUMENTS], "with --json the documents stay"
 
@@ -334,11 +400,60 @@ def test_one_benchmark_again_keeps_the_others(monkeypatch, tmp_path, capsys):
         (["--rounds", "0"], "--rounds"),
         (["--threads", "-1"], "--threads"),
         (["--tables-only", "--json", "mine.json"], "leave out --json"),
+        (["--tables-only", "inference"], "leave out BENCHMARK"),
+        (["--tables-only", "--quick"], "leave out --quick"),
+        (["--tables-only", "--threads", "1"], "leave out --threads"),
+        (["--json", "there/is/none.json"], "there is no folder there.is"),
+        (["--json", "list.json"], "list.json: holds no results"),
+        (["--json", "text.json"], "text.json: cannot be read as results"),
     ],
 )
-def test_wrong_options(argv, message):
+def test_wrong_options(argv, message, tmp_path, monkeypatch):
+    """Before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    Path("list.json").write_text("[]")
+    Path("text.json").write_text("text")
+    monkeypatch.setattr(command, "describe", lambda options: pytest.fail("it measures"))
     with pytest.raises(ConfigError, match=message):
         command.main(argv)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_measuring(monkeypatch, tmp_path):
+    monkeypatch.setattr(command.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(command, "describe", lambda options: pytest.fail("it measures"))
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        command.main(["--json", str(tmp_path / "mine.json")])
+
+
+def test_the_documents_follow_each_benchmark(monkeypatch, tmp_path):
+    """If a later one stops, the tables show what results.json holds."""
+    results, document = example_results(), tmp_path / "README.md"
+    document.write_text("<!-- benchmark:inference -->\n<!-- /benchmark:inference -->\n")
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(command, "PICTURE", tmp_path / "growth.png")
+    monkeypatch.setattr(tables, "DOCUMENTS", {document: ("inference",)})
+    monkeypatch.setattr(command, "describe", lambda options: MACHINE)
+    monkeypatch.setattr(command, "with_later_peaks", lambda machine, options: machine)
+
+    def stop(options):
+        raise BenchmarkError("computes something else")
+
+    monkeypatch.setitem(command.BENCHMARKS, "inference", lambda options: results["inference"]["cases"])
+    monkeypatch.setitem(command.BENCHMARKS, "kernels", stop)
+    with pytest.raises(BenchmarkError):
+        command.main(["inference", "kernels"])
+    assert command.load(tmp_path / "results.json").keys() == {"inference"}
+    assert "| tinymnv1 | 10.0 ms |" in document.read_text()
+
+
+def test_a_document_without_its_markers_leaves_the_others_as_they_were(monkeypatch, tmp_path):
+    marked, bare = tmp_path / "marked.md", tmp_path / "bare.md"
+    marked.write_text("<!-- benchmark:inference -->\nold\n<!-- /benchmark:inference -->\n")
+    bare.write_text("none\n")
+    monkeypatch.setattr(tables, "DOCUMENTS", {marked: ("inference",), bare: ("inference",)})
+    with pytest.raises(BenchmarkError, match="lacks the markers"):
+        command.update_documents(example_results())
+    assert "old" in marked.read_text()
 
 
 def test_inference_is_compared_with_the_numpy_backend(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinymnv1 import checkpoint
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from tinymnv1.errors import CheckpointError
 from tinymnv1.files import remove_temporary_files, write_atomically
@@ -86,6 +87,17 @@ def test_other_files_are_refused(tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_another_format_is_refused(tmp_path, monkeypatch):
+    """Whole and with the right checksum, but written by a version that lays it out otherwise."""
+    path = tmp_path / "later.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", "another")
+        save_checkpoint(path, {"a": np.zeros(3)}, {})
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="format"):
+        load_checkpoint(path)
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch):
     path, arrays, meta = saved
     before = path.read_bytes()
@@ -109,9 +121,13 @@ def test_a_kill_at_any_moment_of_a_write_leaves_the_newest_or_the_one_before(tmp
         for step in (1, 2):
             save_checkpoint(last, {"a": np.zeros(9)}, {"step": step}, previous)
         if (process := os.fork()) == 0:
-            die_before(moment)
-            save_checkpoint(last, {"a": np.zeros(9)}, {"step": 3}, previous)
-            os._exit(0)
+            status = 1
+            try:
+                die_before(moment)
+                save_checkpoint(last, {"a": np.zeros(9)}, {"step": 3}, previous)
+                status = 0
+            finally:
+                os._exit(status)  # whatever happens, this process runs no further tests
         done = os.waitpid(process, 0)[1] == 0
         good = [load_checkpoint(path)[1]["step"] for path in (last, previous) if path.exists()]  # never a damaged one
         newest.add((len(good), good[0]))

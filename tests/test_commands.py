@@ -1,6 +1,7 @@
 """The command lines, run as a user runs them: a whole small run, and one line with status 2 for each mistake."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinymnv1 import train
 from tinymnv1.checkpoint import save_checkpoint
+from tinymnv1.cli import run_command
+from tinymnv1.data import read_image
+from tinymnv1.errors import ConfigError
+from tinymnv1.recipes import TrainConfig
+from tinymnv1.runs import check_run_folder, load_trained
+from tinymnv1.trainer import Interrupted, Position
 
 SMALL = ("--limit", "60", "--epochs", "1", "--batch-size", "20")
 
@@ -88,7 +96,9 @@ def test_evaluate_repeats_the_best_accuracy(run):
     assert result.returncode == 0, result.stderr
     best = printed.split("best epoch")[1].split("with ")[1].split(" %")[0]
     assert f"accuracy {best} %" in result.stdout
-    assert "light" in result.stdout
+    right = [float(line.split()[1]) for line in result.stdout.splitlines() if line.endswith(" %  of 6")]
+    assert len(right) == 2, "a line for each class, with its six test images"
+    assert sum(right) / 2 == pytest.approx(float(best), abs=0.02)
     assert (out / "evaluation.png").exists()
 
 
@@ -99,9 +109,16 @@ def test_predict_names_the_classes(run, pets):
         "predict", out, pets / "dark" / "04.png", pets / "light" / "04.png", "--picture", picture, cwd=out.parent
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("dark") == 3  # both images' lists, and one path
+    alone, trained = result.stdout.splitlines()[:2], load_trained(out)
+    for name, line in zip(("dark", "light"), alone, strict=True):
+        path, told = line.rsplit(": ", 1)
+        assert path == str(pets / name / "04.png")
+        (first, most), (second, least) = (part.removesuffix(" %").split() for part in told.split(", "))
+        logits = trained.model.forward(trained.preprocess(read_image(path, 16)[None]))[0]
+        assert [first, second] == [trained.classes[k] for k in np.argsort(-logits)], "the most likely class comes first"
+        assert float(most) == pytest.approx(100 / (1 + np.exp(-abs(logits[0] - logits[1]))), abs=0.06)
+        assert float(most) + float(least) == pytest.approx(100, abs=0.11)
     assert picture.exists()
-    alone = result.stdout.splitlines()[:2]
     many = [pets / name / f"{i:02}.png" for name in ("dark", "light") for i in range(30)]
     result = command("predict", out, *many, "--picture", picture, cwd=out.parent)
     assert result.returncode == 0, result.stderr
@@ -146,12 +163,15 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    for line in broken.stdout:
-        if line.startswith("Epoch [2/"):
-            break
-    time.sleep(0.1)
-    broken.send_signal(signal.SIGINT)
-    _, stderr = broken.communicate(timeout=60)
+    try:
+        for line in broken.stdout:
+            if line.startswith("Epoch [2/"):
+                break
+        time.sleep(0.1)
+        broken.send_signal(signal.SIGINT)
+        _, stderr = broken.communicate(timeout=60)
+    finally:
+        broken.kill()
     assert broken.returncode == 130
     assert "--resume broken" in stderr
     assert "Traceback" not in stderr
@@ -173,7 +193,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--epochs", "many"), ("--epochs", "many")),
         (("--lr", "nan"), ("--lr",)),
         (("--momentum", "1"), ("--momentum",)),
-        (("--width", "0"), ("width",)),
+        (("--width", "0"), ("--width",)),
         (("--batch-size", "0"), ("--batch-size",)),
         (("--resolution", "4000000000"), ("--resolution", "4096")),
         (("--data", "mnist"), ("--data", "mnist")),
@@ -188,6 +208,8 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--out", "taken/run"), ("taken", "is a file")),
         (("--out", "x" * 300), ("xxx", "too long")),
         (("--threads", "0"), ("--threads",)),
+        (("--threads", "1", "--backend", "numpy"), ("--threads", "--backend numpy")),
+        (("--augment", "none", "--recipe", "cifar10-fast"), ("--alternate-flip", "--no-alternate-flip")),
         (("--unknown",), ("--unknown", "--help")),
         (("--resolution", "1", "--batch-size", "1", "--limit", "4"), ("one value per channel",)),
     ],
@@ -196,10 +218,29 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
 def test_a_mistake_gives_one_line_and_leaves_nothing(arguments, words, tmp_path):
     (tmp_path / "taken").write_text("a file")
     one_line(command("train", *arguments, cwd=tmp_path), *words)
-    runs = tmp_path / "runs"
-    left = [p for p in runs.rglob("*") if p.is_file()] if runs.exists() else []
-    assert all(p.name in ("config.json", "last.safetensors") for p in left)  # a run that began; no half-written file
-    assert not (tmp_path / "x").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_run_without_a_name_is_numbered_and_resumes_from_anywhere(pets, tmp_path):
+    """Its data was given by a relative path, which is kept as a whole one."""
+    arguments = ("--data", "folder", "--data-dir", pets.name, "--resolution", 8, "--epochs", 1, "--batch-size", 8)
+    for number in (1, 2):
+        assert command("train", *arguments, cwd=pets.parent).returncode == 0
+        assert (pets.parent / "runs" / f"folder-{number}" / "best.safetensors").exists()
+    resumed = command("train", "--resume", pets.parent / "runs" / "folder-1", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "complete already" in resumed.stdout
+
+
+def test_a_run_in_the_folder_runs_is_in_nobodys_way(run, pets, tmp_path):
+    """`--out runs`, once: later runs without --out go into folders in there, and leave it as it is."""
+    shutil.copytree(run[0], tmp_path / "runs")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "runs").iterdir()}
+    arguments = ("--data", "folder", "--data-dir", pets, "--resolution", 8, "--epochs", 1, "--batch-size", 8)
+    result = command("train", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "folder-1" / "best.safetensors").exists()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "runs").iterdir() if p.is_file()} == before
 
 
 def test_a_folder_with_a_run_is_not_overwritten(run):
@@ -219,10 +260,13 @@ def test_a_new_run_overwrites_nothing(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not stop the superuser")
-def test_an_unwritable_output_folder(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    one_line(command("train", "--out", "locked/run", cwd=tmp_path), "locked", "cannot be written")
+def test_an_unwritable_output_folder(tmp_path, monkeypatch):
+    """Permissions do not stop the superuser, so the answer of the system is a given one."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "locked")
+    (tmp_path / "locked").mkdir()
+    with pytest.raises(ConfigError, match="locked cannot be written to"):
+        check_run_folder(tmp_path / "locked" / "run")
+    check_run_folder(tmp_path / "other" / "run")
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can create anything")
@@ -303,3 +347,52 @@ def test_help_explains_itself(name, tmp_path):
     assert result.returncode == 0
     assert f"python -m tinymnv1.{name}" in result.stdout
     assert len(result.stdout) > 500
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [(MemoryError(), 2, "not enough memory"), (KeyboardInterrupt(), 130, "stopped"), (ConfigError("x  y"), 2, "x y")],
+    ids=["memory", "Ctrl-C", "mistake"],
+)
+def test_what_ends_a_command_is_one_line(error, status, told, capsys):
+    def main():
+        raise error
+
+    assert run_command(main) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+
+
+def test_a_number_of_threads_is_the_kernels():
+    import numba
+
+    before = numba.get_num_threads()
+    try:
+        train._set_threads(1)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_the_first_signal_asks_and_the_second_stops_at_once():
+    """Handlers are there while `fit` runs, and those of before come back."""
+
+    class Stub:
+        stop_requested, total_steps, on_step, on_epoch = False, 1, None, None
+
+        def __init__(self):
+            self.config, self.position = TrainConfig(), Position()
+            self.on_evaluate = None
+
+        def fit(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert self.stop_requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            raise Interrupted
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted):
+        train._fit(Stub())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

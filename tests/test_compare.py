@@ -132,6 +132,12 @@ def words_in_metrics(run):
     (run / "metrics.csv").write_text((run / "metrics.csv").read_text().replace("0.625", "much"))
 
 
+def endless_field(run):
+    """More characters than the csv module takes in one field."""
+    with (run / "metrics.csv").open("a") as file:
+        file.write("7" * 200_000 + "\n")
+
+
 def not_finite(run):
     (run / "metrics.csv").write_text((run / "metrics.csv").read_text().replace("0.625", "nan"))
 
@@ -148,6 +154,7 @@ def not_finite(run):
         (only_a_header, ("metrics.csv", "no finished epoch")),
         (cut_metrics, ("metrics.csv", "damaged in line 4")),
         (words_in_metrics, ("metrics.csv", "damaged in line 4")),
+        (endless_field, ("metrics.csv", "damaged")),
         (not_finite, ("metrics.csv", "line 4", "not a finite number")),
     ],
 )

@@ -313,12 +313,15 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(lines, images, tmp_path)
     """`python -m tinymnv1.train | head -1`, or a reader that has left before the first line."""
     arguments = [sys.executable, "-m", "tinymnv1.train", *new(images, tmp_path / "run")]
     process = subprocess.Popen(map(str, arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(lines):
-        process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(120) == 0, process.stderr.read()
-    assert process.stderr.read() == ""
-    process.stderr.close()
+    try:
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(120) == 0, process.stderr.read()
+        assert process.stderr.read() == ""
+        process.stderr.close()
+    finally:
+        process.kill()
     assert position(tmp_path / "run")["epoch"] == 2
 
 

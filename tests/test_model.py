@@ -150,6 +150,19 @@ def test_dropout_acts_in_training_only():
     np.testing.assert_array_equal(model.forward(x), model.forward(x))
 
 
+def test_dropout_drops_the_share_it_is_said_to():
+    """The classifier is the identity here, so the logits are the features: some are zero with dropout, not without."""
+    features = small().classifier.params["weight"].data.shape[0]
+    x = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype(np.float32)
+    whole, thinned = (small(num_classes=features, dropout=p) for p in (0.0, 0.2))
+    for model in (whole, thinned):
+        model.classifier.params["weight"].data[...] = np.eye(features)
+    kept = whole.forward(x, train=True)
+    found = thinned.forward(x, train=True)
+    assert (found[kept != 0] == 0).mean() == pytest.approx(0.2, abs=0.03)
+    np.testing.assert_allclose(found[found != 0], kept[found != 0] / 0.8, rtol=1e-5)
+
+
 def test_relu_is_the_papers_activation_and_relu6_the_default():
     x = 100 * np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
     assert not np.array_equal(small(activation="relu").forward(x), small().forward(x))

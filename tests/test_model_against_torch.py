@@ -114,6 +114,26 @@ def test_logits_gradients_and_statistics(width, stem_stride, padding, h, w):
     assert relative_error(model.forward(x, train=False), theirs(as_torch(x)).detach().numpy()) <= 1e-10
 
 
+def test_eps_and_momentum_of_the_batch_norms():
+    """Both are far from their defaults here, and both matter."""
+    x, _ = images(4, 8, 8)
+    for settings in ({"bn_eps": 0.3, "bn_momentum": 0.7}, {}):
+        model = MobileNetV1(CLASSES, 0.25, stem_stride=1, backend="numpy", dtype=np.float64, **settings)
+        theirs = TorchMobileNetV1(CLASSES, 0.25, 1, "symmetric")
+        theirs.copy_from(model)
+        for bn in theirs.batch_norms().values():
+            bn.eps, bn.momentum = 0.3, 0.7
+        theirs.train()
+        errors = [relative_error(model.forward(x, train=True), theirs(as_torch(x)).detach().numpy())]
+        state = model.state_dict()
+        for name, bn in theirs.batch_norms().items():
+            errors.append(relative_error(state[f"{name}.running_mean"], bn.running_mean.numpy()))
+            errors.append(relative_error(state[f"{name}.running_var"], bn.running_var.numpy()))
+        theirs.eval()
+        errors.append(relative_error(model.forward(x, train=False), theirs(as_torch(x)).detach().numpy()))
+        assert max(errors) <= 1e-10 if settings else min(errors) > 1e-3
+
+
 def branch(x):
     """Which of ReLU6's three branches each value takes: 0, 1 or 2."""
     return (x > 0).astype(np.int8) + (x >= 6)

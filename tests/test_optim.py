@@ -102,6 +102,14 @@ def test_foreign_state_is_refused():
         sgd.load_state_dict(adam.state_dict())
 
 
+def test_state_of_other_shapes_is_refused():
+    """The same names, from a network of another width."""
+    narrow, wide = (MobileNetV1(10, width, backend="numpy").parameters() for width in (0.1, 0.5))
+    state = SGD(narrow, 0.1).state_dict()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        SGD(wide, 0.1).load_state_dict(state)
+
+
 def test_clipping_scales_all_gradients_by_one_factor():
     made = parameters()
     before = {name: p.grad.copy() for name, p in made.items()}

@@ -101,6 +101,9 @@ def test_the_first_half_of_the_epochs_may_use_smaller_images(data, tmp_path):
     for (x, labels), (x2, labels2) in zip(trainer.batches_of(1).epoch(1), expected.epoch(1), strict=True):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(labels, labels2)
+    tiny = make(replace(config, cutout=1), data, tmp_path / "tiny")
+    assert tiny.batches_of(0).cutout == 1, "a small hole does not vanish"
+    assert make(replace(config, cutout=0), data, tmp_path / "none").batches_of(0).cutout == 0
     enlarging = make(replace(config, resolution=64, early_resolution=48), data, tmp_path / "large")
     assert next(enlarging.batches_of(0).epoch(0))[0].shape[1:3] == (48, 48)
 

@@ -82,5 +82,15 @@ def test_the_command_prints_the_table(capsys):
     assert "1,331,592" in text
     assert "blocks.12.pointwise" in text
     assert "63.7" in text  # the paper's top-1
-    assert summary.main(["--resolution", "33", "--stem-stride", "1", "--num-classes", "3", "--padding", "tf"]) == 0
-    assert "none to compare with" in capsys.readouterr().out
+    assert summary.main(["--resolution", "33", "--stem-stride", "1", "--num-classes", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "none to compare with" in text
+    assert text.strip() == summary.table(ModelConfig(num_classes=3, stem_stride=1), 33).strip()
+    others = (ModelConfig(num_classes=3), 33), (ModelConfig(stem_stride=1), 33), (ModelConfig(3, stem_stride=1), 34)
+    assert all(summary.table(*other) not in text for other in others)
+
+
+def test_bytes_are_four_for_each_number():
+    """In float32, of the classifier's 7 logits, 256 x 7 weights and 7 biases."""
+    row = next(line for line in summary.table(ModelConfig(7, 0.25), 64).splitlines() if line.startswith("classifier"))
+    assert row.split()[-2:] == ["28", "7,196"]

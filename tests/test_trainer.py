@@ -10,10 +10,11 @@ import pytest
 
 from tinymnv1.checkpoint import load_checkpoint
 from tinymnv1.data import load_shapes
-from tinymnv1.errors import CheckpointError, DivergedError
+from tinymnv1.errors import CheckpointError, ConfigError, DivergedError
+from tinymnv1.plots import best_row
 from tinymnv1.recipes import RECIPES, TrainConfig, make_config
 from tinymnv1.runs import load_trained
-from tinymnv1.trainer import Interrupted, Trainer, evaluate, make_schedule
+from tinymnv1.trainer import Evaluation, Interrupted, Trainer, evaluate, make_schedule
 
 FILES = {"config.json", "metrics.csv", "last.safetensors", "previous.safetensors", "best.safetensors"}
 
@@ -38,6 +39,7 @@ def test_a_hundred_images_are_learned_by_heart(data, tmp_path, precision):
         epochs=80, batch_size=50, optimizer="adam", lr=3e-3, augment="none", weight_decay=0.0, precision=precision
     )
     trainer = make(config, data, tmp_path)
+    assert trainer.engine.precision == precision
     trainer.fit()
     assert evaluate(trainer.engine, data.train_images, data.train_labels, trainer.preprocess).accuracy == 1.0
 
@@ -94,6 +96,27 @@ def test_a_resumed_run_is_the_same_run(data, tmp_path, optimizer, stop_at):
     timing = ("images_per_second", "seconds")
     for a, b in zip(whole.history, second.history, strict=True):
         assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
+
+
+def test_a_stop_that_was_asked_for_once_is_done_once(data, tmp_path):
+    """In a notebook: `fit` raises Interrupted, and the next `fit` goes on to the end."""
+
+    def ask_once(trainer, loss):
+        trainer.stop_requested = trainer.stop_requested or trainer.position.step == 2
+
+    trainer = make(replace(SHORT, epochs=1), data, tmp_path, on_step=ask_once)
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    trainer.fit()
+    assert trainer.position.epoch == 1
+
+
+def test_an_image_that_shrinks_to_one_value_a_channel_is_refused_before_anything_is_saved(data, tmp_path):
+    for settings in ({"resolution": 32}, {"resolution": 64, "early_resolution": 32}):
+        with pytest.raises(ConfigError, match="one value per channel"):
+            make(replace(SHORT, batch_size=1, stem_stride=2, **settings), data, tmp_path)
+    assert make(replace(SHORT, batch_size=2, stem_stride=2), data, tmp_path).position.step == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_by_layers_is_the_same_run_to_rounding_and_resumes_too(data, tmp_path):
@@ -186,6 +209,33 @@ def test_the_time_of_a_run_includes_the_making_of_its_batches(data, tmp_path, mo
     monkeypatch.setattr(type(trainer.batches), "epoch", slow)
     trainer.fit()
     assert trainer.history[-1]["images_per_second"] < 90 / (3 * 0.2)
+    assert trainer.history[-1]["seconds"] >= 3 * 0.2
+
+
+def test_the_accuracy_of_training_counts_the_images_that_are_right(data, tmp_path, monkeypatch):
+    """In each batch of 30 all but the first five."""
+
+    def train_on(trainer, x, labels, lr):
+        logits = np.eye(10)[(labels + (np.arange(len(labels)) < 5)) % 10]
+        return 1.0, logits
+
+    monkeypatch.setattr(Trainer, "train_on", train_on)
+    trainer = make(replace(SHORT, epochs=1), data, tmp_path)
+    trainer.fit()
+    assert trainer.history[0]["train_accuracy"] == pytest.approx(25 / 30)
+    assert trainer.history[0]["train_loss"] == 1.0
+
+
+@pytest.mark.parametrize(("accuracies", "best"), [((0.5, 0.9, 0.7), 2), ((0.9, 0.5, 0.5), 1), ((0.5, 0.5, 0.5), 3)])
+def test_the_best_checkpoint_is_of_the_most_accurate_epoch_and_of_the_last_among_equals(
+    data, tmp_path, monkeypatch, accuracies, best
+):
+    scripted = iter(accuracies)
+    monkeypatch.setattr(Trainer, "_evaluate", lambda trainer: Evaluation(1.0, next(scripted), np.zeros((50, 10))))
+    trainer = make(SHORT, data, tmp_path)
+    trainer.fit()
+    assert load_trained(tmp_path).epoch == best
+    assert best_row(trainer.history)["epoch"] == best
 
 
 def test_schedules_by_name():

@@ -24,7 +24,8 @@ def save_checkpoint(path: Path, arrays: dict[str, Array], meta: dict[str, Any], 
     """Write arrays and meta (anything JSON takes) to `path`, replacing what was there in one step.
 
     previous: the name under which the file that `path` named so far is kept.
-    Raises CheckpointError if the file cannot be written, a full disk included; the old file is then still there.
+    Raises CheckpointError if the file cannot be written, a full disk included; the old file is then still there, at
+    `path` or at `previous`.
     """
     # safetensors writes the bytes of a non-contiguous array in the wrong order without a word.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}

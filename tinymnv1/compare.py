@@ -44,7 +44,10 @@ class Log:
 
 
 def read_log(folder: Path) -> Log:
-    """Raises CheckpointError if the folder holds no run, or a run without a finished epoch, or if a file is damaged."""
+    """What a run wrote for people to read: config.json and metrics.csv of its folder.
+
+    Raises CheckpointError if the folder holds no run, or a run without a finished epoch, or if a file is damaged.
+    """
     texts = []
     for name, missing in (
         ("config.json", "holds no run; give a folder that tinymnv1.train wrote, such as runs/NAME"),
@@ -70,7 +73,11 @@ def read_log(folder: Path) -> Log:
 
 def _rows(path: Path, text: str) -> list[Row]:
     rows: list[Row] = []
-    for line, cells in enumerate(csv.DictReader(text.splitlines()), 2):
+    try:
+        lines = list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from error
+    for line, cells in enumerate(lines, 2):
         try:
             row = {str(key).replace("validation_", "test_"): float(cell) for key, cell in cells.items()}
             rows.append({key: row[key] for key in COLUMNS})

@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
-        default="best",
-        help="the best epoch's or the last one's (default: best)",
+        default=None,
+        help="of a folder, the best epoch's or the last one's (default: best)",
     )
     parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
     parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for k, name in enumerate(dataset.classes):
         if of_class := matrix[k].sum():
             print(f"  {name:<{width}}  {100 * matrix[k, k] / of_class:6.2f} %  of {of_class:,}")
-    title = f"{trained.path.parent.name}: {dataset.held_out} accuracy {100 * result.accuracy:.2f} %"
+    title = f"{trained.path.resolve().parent.name}: {dataset.held_out} accuracy {100 * result.accuracy:.2f} %"
     plots.save_figure(plots.confusion(matrix, dataset.classes, title), picture)
     print(f"confusion matrix: {picture}")
     return 0

@@ -13,8 +13,8 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
     """Put `content` at `path` so that a reader, or a crash at any moment, sees the old file or the new one, never half.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the name. Raises OSError
-    if that fails; the old file is then still there and no temporary one is left. A kill can leave a temporary file:
-    `remove_temporary_files` clears it away.
+    if that fails; the old file is then still there, at `path` or at `previous`, and no temporary one is left. A kill
+    can leave a temporary file: `remove_temporary_files` clears it away.
 
     previous: the name under which the old file stays. It is moved there once the new bytes are on the disk, so a crash
     between the two moves leaves nothing at `path`, but the old file at `previous`.

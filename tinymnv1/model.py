@@ -52,6 +52,7 @@ BLOCKS = (
 )
 
 KERNEL = 3
+MAX_WIDTH = 16
 INITS = ("slim", "fan-in")
 INIT_STD = 0.09  # of the convolutions' initial weights in "slim", as in TensorFlow slim, where the model comes from
 CLASSIFIER_STD = 0.01
@@ -89,8 +90,8 @@ class ModelConfig:
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
             object.__setattr__(self, name, int(value))  # plain, also where it came out of an array
-        if not (math.isfinite(self.width) and 0 < self.width <= 16):
-            raise ConfigError(f"width must be above 0 and at most 16, got {self.width}")
+        if not 0 < self.width <= MAX_WIDTH:
+            raise ConfigError(f"width must be above 0 and at most {MAX_WIDTH}, got {self.width}")
         if self.padding not in ("symmetric", "tf"):
             raise ConfigError(f'padding must be "symmetric" or "tf", got {self.padding!r}')
         if not self.bn_eps > 0:
@@ -280,7 +281,8 @@ class MobileNetV1:
         x: (N, H, W, in_channels), of the model's dtype, already normalised; any H and W.
         train: True normalises with the batch's statistics, updates the running ones, applies dropout and keeps what
         `backward` needs; False uses the running statistics.
-        Returns (N, num_classes). Raises ConfigError on another shape or dtype.
+        Returns (N, num_classes). Raises ConfigError on another shape or dtype, and in training if a batch norm would
+        see a single value a channel.
         """
         return self.net.forward(self.check_images(x), train)
 
@@ -299,7 +301,7 @@ class MobileNetV1:
     def backward(self, dlogits: Array) -> Array:
         """Set p.grad of every parameter from dlogits (N, num_classes), after a forward with train=True.
 
-        Returns the gradient of the images, (N, H, W, in_channels).
+        Returns the gradient of the images, (N, H, W, in_channels). Raises ConfigError if there was no such forward.
         """
         return self.net.backward(dlogits)
 

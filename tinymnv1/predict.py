@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
-        default="best",
-        help="the best epoch's or the last one's (default: best)",
+        default=None,
+        help="of a folder, the best epoch's or the last one's (default: best)",
     )
     parser.add_argument("--picture", type=Path, default=None, help="file to draw into (default: RUN/predict.png)")
     args = parser.parse_args(argv)

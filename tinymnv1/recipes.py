@@ -7,7 +7,7 @@ from typing import Any
 from tinymnv1.data import AUGMENTATIONS, DATASETS, FOLDER_RESOLUTION, Dataset
 from tinymnv1.engine import PRECISIONS
 from tinymnv1.errors import ConfigError
-from tinymnv1.model import INITS
+from tinymnv1.model import INITS, MAX_WIDTH
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
@@ -121,6 +121,8 @@ class TrainConfig:
             if not low <= (value := getattr(self, name)) < high:
                 limit = "at least 0" if high == math.inf else f"from {low} up to, but not including, {high}"
                 raise ConfigError(f"--{name.replace('_', '-')} must be {limit}, got {value}")
+        if not 0 < self.width <= MAX_WIDTH:
+            raise ConfigError(f"--width must be above 0 and at most {MAX_WIDTH}, got {self.width}")
         if self.seed < 0:
             raise ConfigError(f"--seed must be at least 0, got {self.seed}")
         if self.precision != "float32" and (self.engine, self.backend) != ("fused", "numba"):
@@ -141,7 +143,9 @@ class TrainConfig:
         if self.warmup > self.epochs:
             raise ConfigError(f"--warmup must be at most the run's {self.epochs} epochs, got {self.warmup:g}")
         if self.alternate_flip and not self.augment.endswith("flip"):
-            raise ConfigError(f"--alternate-flip needs an --augment that flips, not {self.augment}")
+            raise ConfigError(
+                f"--alternate-flip needs an --augment that flips, not {self.augment}; add --no-alternate-flip"
+            )
 
     def effective_resolution(self) -> int:
         """Pixels of a training image."""

@@ -45,12 +45,15 @@ class TrainedModel:
     data: dict[str, str]
 
 
-def load_trained(run: Path, which: str = "best") -> TrainedModel:
-    """The model of a run's folder ("best" or "last" checkpoint), or of a checkpoint file.
+def load_trained(run: Path, which: str | None = None) -> TrainedModel:
+    """The model of a run's folder, or of a checkpoint file.
 
-    Raises CheckpointError if there is none, or if it is damaged.
+    which: of a folder's checkpoints, "last" or "best", which None means too.
+    Raises CheckpointError if there is none, if it is damaged, or if `which` has nothing to choose from.
     """
-    path = run / f"{which}.safetensors" if run.is_dir() else run
+    if which and run.is_file():
+        raise CheckpointError(f"{run}: is one checkpoint; give its folder, {run.parent}, for --checkpoint {which}")
+    path = run / f"{which or 'best'}.safetensors" if run.is_dir() else run
     if which == "last" and not path.exists() and (run / PREVIOUS).exists():
         path = run / PREVIOUS  # the run was killed between the two moves of its last write
     if not path.exists():
@@ -259,7 +262,10 @@ def claim_next_folder(parent: Path, stem: str) -> Path:
 
     Raises ConfigError if it cannot be created.
     """
-    new_run_folder(parent)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)  # it may be a run's folder itself: nothing in it is overwritten
+    except OSError as error:
+        raise ConfigError(f"{parent}: cannot be created ({error.strerror}); choose another --out") from error
     while True:
         folder = next_run_folder(parent, stem)
         try:

@@ -155,13 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resolution", type=int, default=224, help="input height and width, pixels")
     parser.add_argument("--num-classes", type=int, default=1000, help="outputs of the classifier")
     parser.add_argument("--stem-stride", type=int, default=2, help="2 for ImageNet, 1 for the CIFAR form")
-    parser.add_argument("--padding", default="symmetric", choices=("symmetric", "tf"), help="tf: TensorFlow's SAME")
     args = parser.parse_args(argv)
     if args.resolution < 1:
         raise ConfigError(f"--resolution must be at least 1 pixel, got {args.resolution}")
-    config = ModelConfig(
-        num_classes=args.num_classes, width=args.width, stem_stride=args.stem_stride, padding=args.padding
-    )
+    config = ModelConfig(num_classes=args.num_classes, width=args.width, stem_stride=args.stem_stride)
     print(table(config, args.resolution))
     return 0
 

@@ -245,6 +245,8 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     if config.data_dir:  # absolute, so that the run can be resumed from anywhere
         config = replace(config, data_dir=str(Path(config.data_dir).resolve()))
     if threads is not None:
+        if config.backend != "numba":
+            raise ConfigError(f"--threads is for --backend numba: leave it out with --backend {config.backend}")
         _set_threads(threads)
     data_dir = Path(config.data_dir) if config.data_dir else None
     dataset = config.part_of(load_dataset(config.data, data_dir, config.resolution or None))
@@ -259,24 +261,7 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     else:
         folder = trainer.folder = new_run_folder(out) if out else claim_next_folder(Path("runs"), config.data)
         held.enter_context(alone(folder))
-    parameters = sum(p.data.size for _, p in trainer.model.parameters())
-    pixels = f"{config.effective_resolution()} pixels"
-    if config.early_resolution and config.epochs > 1:
-        pixels += f" ({config.early_resolution} in the first half of the epochs)"
-    with contextlib.suppress(BrokenPipeError):  # nobody reads it: train all the same
-        print(
-            f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training"
-            f" and {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
-            f" {pixels}; run folder {folder}",
-            flush=True,
-        )
-        if trainer.position.epoch == config.epochs:
-            print("this run is complete already; its pictures are drawn again")
-        elif trainer.total_steps < ENOUGH_STEPS:
-            print(
-                f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
-                f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
-            )
+    _announce(trainer)
     try:
         result = _fit(trainer)
     except Interrupted:
@@ -288,6 +273,29 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     print(f"Accuracy of the model on the {dataset.held_out} images: {100 * result.accuracy:.2f}%")
     print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
     return 0
+
+
+def _announce(trainer: Trainer) -> None:
+    """Say what is trained, on what, and where it goes."""
+    config, dataset = trainer.config, trainer.dataset
+    parameters = sum(p.data.size for _, p in trainer.model.parameters())
+    pixels = f"{config.effective_resolution()} pixels"
+    if config.early_resolution and config.epochs > 1:
+        pixels += f" ({config.early_resolution} in the first half of the epochs)"
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: train all the same
+        print(
+            f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training"
+            f" and {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
+            f" {pixels}; run folder {trainer.folder}",
+            flush=True,
+        )
+        if trainer.position.epoch == config.epochs:
+            print("this run is complete already; its pictures are drawn again")
+        elif trainer.total_steps < ENOUGH_STEPS:
+            print(
+                f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
+                f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
+            )
 
 
 def _set_threads(threads: int) -> None:

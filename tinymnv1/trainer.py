@@ -23,9 +23,10 @@ from tinymnv1.checkpoint import with_prefix
 from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.engine import inference_engine, training_engine
 from tinymnv1.errors import DivergedError
-from tinymnv1.model import MobileNetV1
+from tinymnv1.layers import check_batch
+from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax, softmax_cross_entropy
-from tinymnv1.ops.window import Array
+from tinymnv1.ops.window import Array, span
 from tinymnv1.optim import SGD, Adam, AdamW, Optimizer, clip_gradient_norm
 from tinymnv1.recipes import TrainConfig
 from tinymnv1.runs import BEST, LAST, check_same_run, clear_away, save_run, write_metrics, write_run_file
@@ -191,6 +192,7 @@ class Trainer:
             config.cutout,
             config.alternate_flip,
         )
+        self._check_last_map()
         self._early_batches: TrainingBatches | None = None
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.schedule = make_schedule(config, len(self.batches))
@@ -200,11 +202,19 @@ class Trainer:
         self.stop_requested = False
         self.saved_at = time.monotonic()
 
+    def _check_last_map(self) -> None:
+        """Raise ConfigError if the last blocks' batch norms would see one value a channel: before anything is saved."""
+        config, model = self.config, self.model.config
+        size = min(self.preprocess.resolution, config.early_resolution or self.preprocess.resolution)
+        for stride in (model.stem_stride, *(stride for *_, stride in model.blocks)):
+            size = span(size, KERNEL, stride, model.padding)[0]
+        check_batch(min(config.batch_size, len(self.dataset.train_labels)) * size * size)
+
     def _small_batches(self) -> TrainingBatches:
         """The same batches at the early resolution."""
         small = self.config.early_resolution
         images = scaled_once(self.dataset.train_images, small)
-        hole = self.config.cutout * small // self.preprocess.resolution
+        hole = self.config.cutout and max(round(self.config.cutout * small / self.preprocess.resolution), 1)
         return replace(self.batches, images=images, preprocess=replace(self.preprocess, resolution=small), cutout=hole)
 
     def batches_of(self, epoch: int) -> TrainingBatches:
@@ -281,22 +291,24 @@ class Trainer:
 
     def _stop_if_requested(self) -> None:
         if self.stop_requested:
+            self.stop_requested = False  # it is done: `fit` may be called again
             self._save(LAST)
             raise Interrupted
 
     def _finish_epoch(self) -> Evaluation | None:
         at = self.position
-        if (at.epoch + 1) % self.config.evaluate_every and at.epoch + 1 < self.config.epochs:
-            at.epoch, at.batch = at.epoch + 1, 0  # its sums stay, and go into the next row
+        done = at.epoch + 1
+        if done % self.config.evaluate_every and done < self.config.epochs:
+            at.epoch, at.batch = done, 0  # its sums stay, and go into the next row
             self._save(LAST)
             return None
         started = time.perf_counter()
         result = self._evaluate()
         if not math.isfinite(result.loss):
             what = f"the {self.dataset.held_out} loss became {result.loss}"
-            raise self._diverged(f"{what} after step {at.step} (epoch {at.epoch + 1})")
+            raise self._diverged(f"{what} after step {at.step} (epoch {done})")
         row: Row = {
-            "epoch": at.epoch + 1,
+            "epoch": done,
             "step": at.step,
             "lr": self.schedule(at.step - 1),
             "train_loss": at.loss_sum / at.images,
@@ -309,7 +321,7 @@ class Trainer:
         # On a tie the later epoch wins: it has trained longer.
         best = all(row["test_accuracy"] >= earlier["test_accuracy"] for earlier in self.history)
         self.history.append(row)
-        self.position = Position(epoch=at.epoch + 1, step=at.step)
+        self.position = Position(epoch=done, step=at.step)
         if best or not (self.folder / BEST).exists():  # removed in mid-run: then the best from here on
             self._save(BEST)
         self._save(LAST)

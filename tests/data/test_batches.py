@@ -80,6 +80,22 @@ def test_resizing_a_plain_image_keeps_its_colour():
     assert resize(images, 8) is images
 
 
+def test_resizing_averages():
+    """Twice as many pixels as are wanted: each of the new ones is a mean of its neighbourhood, not one of them."""
+    board = np.zeros((1, 16, 16, 3), np.uint8)
+    board[:, ::2, ::2] = board[:, 1::2, 1::2] = 254
+    assert np.abs(resize(board, 8)[0, 1:-1, 1:-1].astype(int) - 127).max() <= 2
+
+
+def test_statistics_of_many_images_are_those_of_all():
+    """They are counted a part at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (600, 3, 2, 3), np.uint8)
+    images[512:] //= 4
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)))
+
+
 def test_statistics_are_numpys():
     images = np.random.default_rng(0).integers(0, 200, (10, 6, 6, 3), np.uint8)
     mean, std = channel_statistics(images)

@@ -3,7 +3,9 @@
 The damage tests use small files in the same format, with their own hashes put in place of the real ones.
 """
 
+import gzip
 import hashlib
+import lzma
 import os
 import tarfile
 from pathlib import Path
@@ -108,6 +110,15 @@ def test_a_damaged_archive_is_an_error_or_reads_the_same(small):
             refused += 1
         assert found == expected
     assert refused > 200
+
+
+def test_a_damaged_archive_of_another_compression_is_an_error(small):
+    archive = make_archive(small)
+    packed = bytearray(lzma.compress(gzip.decompress(archive.read_bytes())))
+    packed[len(packed) // 2] ^= 1
+    archive.write_bytes(packed)
+    with pytest.raises(DataError, match="damaged"):
+        load_cifar10(archive)
 
 
 def test_what_is_missing_is_named(small, tmp_path):

@@ -56,6 +56,14 @@ def test_an_image_is_scaled_and_cropped_in_the_middle(tmp_path):
     assert (read_image(tmp_path / "wide.png", 10) == 255).all()
 
 
+def test_every_pixel_of_a_large_image_counts(tmp_path):
+    """Scaling averages: of a fine checkerboard it leaves grey, where single pixels would be black and white."""
+    board = np.indices((32, 32)).sum(axis=0) % 2 * np.uint8(255)
+    Image.fromarray(np.repeat(board[..., None], 3, axis=2).astype(np.uint8)).save(tmp_path / "board.png")
+    small = read_image(tmp_path / "board.png", 4).astype(int)
+    assert np.abs(small - 127).max() < 20
+
+
 def test_modes_transparency_and_rotation(tmp_path):
     Image.new("L", (4, 4), 128).save(tmp_path / "grey.png")
     assert (read_image(tmp_path / "grey.png", 4) == 128).all()
@@ -105,6 +113,13 @@ def test_what_is_wrong_is_said(tmp_path, pets):
     paint(one / "dog" / "1.png", "red")
     with pytest.raises(DataError, match="too few images"):
         load_folder(one, 8)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "parts" / part / name).mkdir(parents=True)
+    paint(tmp_path / "parts" / "train" / "cat" / "1.png", "red")
+    paint(tmp_path / "parts" / "train" / "dog" / "1.png", "red")
+    with pytest.raises(DataError, match="test: holds no images"):
+        load_folder(tmp_path / "parts", 8)
     (pets / "dog" / "notes.txt").write_text("not an image")
     with pytest.raises(DataError, match=r"notes.txt: is not an image"):
         load_folder(pets, 8)
@@ -139,6 +154,22 @@ def test_a_damaged_image_is_named_or_still_an_image(tmp_path):
             assert shape == (16, 16, 3)
             assert named
     assert refused > 150
+
+
+def test_a_texture_that_pillow_does_not_know_is_named(tmp_path):
+    """A DDS file with an unknown code for its pixels: Pillow raises NotImplementedError."""
+    header = struct.pack("<4s31I", b"DDS ", 124, 0x1007, 4, 4, 0, 0, 0, *[0] * 11, 32, 4, *[0] * 11)
+    header = header[:84] + b"XXXX" + header[88:]
+    (tmp_path / "odd.dds").write_bytes(header + bytes(64))
+    with pytest.raises(DataError, match=r"odd.dds: cannot be decoded"):
+        read_image(tmp_path / "odd.dds", 4)
+
+
+def test_statistics_are_those_of_the_training_images(tmp_path):
+    for part, colour in (("train", (51, 102, 153)), ("test", "white")):
+        for name in ("cat", "dog"):
+            paint(tmp_path / part / name / "0.png", colour)
+    assert load_folder(tmp_path, 4).mean == pytest.approx((0.2, 0.4, 0.6))
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):

@@ -1,9 +1,12 @@
 """`shapes`: deterministic, balanced, and beyond a linear classifier."""
 
 import numpy as np
+import pytest
 
 from tinymnv1.data import Preprocessing, load_shapes
+from tinymnv1.data.dataset import channel_statistics
 from tinymnv1.data.shapes import SHAPES
+from tinymnv1.errors import ConfigError
 from tinymnv1.ops import linear_backward, linear_forward, softmax_cross_entropy
 from tinymnv1.optim import Adam
 from tinymnv1.parameters import Parameter
@@ -15,6 +18,14 @@ def test_the_same_seed_draws_the_same_images():
     assert one.train_images.dtype == np.uint8
     assert one.train_images.shape == (200, 32, 32, 3)
     assert one.test_images.shape == (100, 32, 32, 3)
+
+
+def test_statistics_are_those_of_the_training_images():
+    data = load_shapes(train=30, test=20)
+    assert data.mean == channel_statistics(data.train_images)[0]
+    for train, test in ((0, 5), (5, 0)):
+        with pytest.raises(ConfigError, match="at least one training and one test image"):
+            load_shapes(train, test)
 
 
 def test_classes_are_balanced_and_parts_differ():

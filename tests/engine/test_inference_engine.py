@@ -5,7 +5,8 @@ import pytest
 from engine_cases import images, make_model
 from numeric import relative_error
 
-from tinymnv1.engine import InferenceEngine, LayerEngine, inference_engine
+from tinymnv1.engine import InferenceEngine, LayerEngine, inference, inference_engine
+from tinymnv1.engine.inference import apart
 from tinymnv1.errors import ConfigError
 
 TOLERANCE = 1e-5  # of the largest logit; folding the batch norm rounds otherwise than applying it
@@ -19,6 +20,7 @@ CASES = {
     "stem stride 2": ({"width": 0.25, "stem_stride": 2, "padding": "tf"}, 1, 96, 80),
     "bands, one kernel for two convolutions": ({"width": 0.25, "stem_stride": 2}, 2, 112, 112),
     "bands that are no whole tiles": ({"width": 0.25, "stem_stride": 1}, 3, 45, 57),
+    "a large eps": ({"width": 0.25, "bn_eps": 0.3}, 2, 16, 16),
     "1x1 images": ({"width": 0.25, "in_channels": 1}, 5, 1, 1),
     "2x3 images": ({"width": 0.25}, 4, 2, 3),
 }
@@ -33,6 +35,27 @@ def test_logits_are_the_layers(case):
     assert ours.shape == judge.shape
     assert ours.dtype == np.float32
     assert relative_error(ours.astype(np.float64), judge) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("width", "size", "stem_stride"), [(0.25, 112, 2), (0.288, 28, 1), (1.0, 56, 1)])
+def test_a_few_images_at_a_time_give_what_all_at_once_give(width, size, stem_stride, monkeypatch):
+    """The first steps of seven images: in one go, one by one, and three by three with one left over."""
+    model, (x, _) = make_model(width=width, stem_stride=stem_stride), images(7, size, size)
+    found = {}
+    for name, floats in (("all", 1 << 40), ("one by one", 1), ("three by three", None)):
+        if floats is None:
+            into, out = (apart(c) for c in (model.config.stem_channels, model.config.blocks[0][1]))
+            floats = int(3.5 * (-(-size // stem_stride)) ** 2 * (into + out))
+        monkeypatch.setattr(inference, "GROUP_FLOATS", floats)
+        engine = InferenceEngine(model)
+        found[name] = engine(x)
+        (plan,) = engine._plans.values()
+        assert len(plan.groups) == {"all": 1, "one by one": 7, "three by three": 3}[name]
+        np.testing.assert_array_equal(engine(x[:2]), found[name][:2])
+        np.testing.assert_array_equal(engine(x), found[name])
+    np.testing.assert_array_equal(found["one by one"], found["all"])
+    np.testing.assert_array_equal(found["three by three"], found["all"])
+    assert relative_error(found["all"].astype(np.float64), model.forward(x).astype(np.float64)) <= TOLERANCE
 
 
 def test_any_batch_in_any_order():

@@ -222,6 +222,18 @@ def test_wrong_input_is_refused_as_by_the_model():
         engine.forward_backward(x, labels + 10)
 
 
+@pytest.mark.parametrize("make_engine", [TrainingEngine, LayerEngine])
+def test_labels_that_do_not_fit_are_refused_before_anything_changes(make_engine):
+    model = make_model(width=0.25)
+    before = model.state_dict()
+    x, labels = images(4, 8, 8)
+    for wrong in (labels + 10, labels - 10, labels[:3], labels.astype(float)):
+        with pytest.raises(ConfigError, match="labels must be"):
+            make_engine(model).forward_backward(x, wrong)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
 def test_batch_norm_cannot_train_on_one_value():
     """As the layers say. With M = 1 the unbiased variance is 0 / 0 and would spoil the running statistics silently."""
     x, labels = images(1, 8, 8)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from gradcheck.implementations import CORRECT
 
-from tinymnv1.gradcheck import own
+from tinymnv1.gradcheck import grade, own
 from tinymnv1.gradcheck.__main__ import main
 from tinymnv1.gradcheck.spec import FUNCTIONS, SPECS, select
 from tinymnv1.gradcheck.stub import stub
@@ -203,7 +203,20 @@ def test_the_explorers_numbers_show_both_slopes_and_the_kinks():
     assert error[crosses].max() > 0.1
 
 
-def test_names_and_seeds_are_taken(tmp_path, capsys):
+def test_the_seed_and_the_time_limit_are_taken(good, monkeypatch):
+    given = []
+
+    def watched(path, specs, seed, seconds, **options):
+        given.append((seed, seconds))
+        return []
+
+    monkeypatch.setattr(grade, "grade_file", watched)
+    main([str(good)])
+    main([str(good), "--seed", "5", "--timeout", "7.5"])
+    assert given == [(0, grade.SECONDS), (5, 7.5)]
+
+
+def test_ops_are_found_by_their_names():
     """`select` finds an op by its own name, its lesson and its functions."""
     assert [s.name for s in select("pooling")] == ["avgpool", "maxpool", "global_avgpool"]
     assert [s.name for s in select("relu6_backward, linear")] == ["relu6", "linear"]

@@ -116,6 +116,32 @@ def test_the_border_is_seen():
     assert result.hint.cause == "padding"
 
 
+def test_a_channel_is_named():
+    """An error in some of the channels alone, in every image and in the weights' gradient too."""
+
+    def break_channels(result):
+        dx, dw = (a.copy() for a in result)
+        dx[..., 1] *= np.linspace(1.5, 3, dx[..., 1].size).reshape(dx[..., 1].shape)
+        dw[..., 1] += 1
+        return dx, dw
+
+    result = graded("depthwise", changed(vars(ops), "depthwise_backward", break_channels))["depthwise_backward"]
+    assert result.hint.cause == "channel"
+    assert "channels [1] of" in result.hint.text
+
+
+def test_pixels_a_stride_apart_are_put_down_to_the_stride():
+    """One pixel in four of y is wrong, a regular grid of them; the others are right."""
+
+    def break_grid(result):
+        y = result[0].copy()
+        y[:, ::2, ::2] += np.random.default_rng(0).uniform(1, 2, y[:, ::2, ::2].shape).astype(y.dtype)
+        return y, *result[1:]
+
+    result = graded("depthwise", changed(vars(ops), "depthwise_forward", break_grid))["depthwise_forward"]
+    assert result.hint.cause == "stride"
+
+
 def test_picture_shows_the_wrong_elements_of_the_worst_slice():
     error = np.zeros((2, 3, 4, 2))
     error[1, 0, 3, 1], error[1, 2, 1, 1], error[0, 1, 1, 0] = 2, 1, 1
@@ -129,5 +155,5 @@ def test_every_advice_can_be_given():
     folder = Path(diagnosis.__file__).parent
     code = "".join(p.read_text(encoding="utf-8") for p in folder.parent.rglob("*.py") if p.name != "causes.py")
     code = re.sub(r"@mutant\([^)]*\)", "", code)  # a mutant names its cause, but does not produce the hint
-    unused = [cause for cause in ADVICE if f'"{cause}' not in code]
+    unused = [cause for cause in ADVICE if f'"{cause}"' not in code]
     assert not unused

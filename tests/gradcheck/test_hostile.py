@@ -41,14 +41,16 @@ def grade(folder, body, only="relu6", seconds=10.0):
 
 
 TROUBLE = {
-    "endless loop": ("while True: pass", "still running after 2 s"),
-    "sleep": ("time.sleep(1000)", "still running after 2 s"),
+    "endless loop": ("while True: pass", "still running after 3 s"),
+    "sleep": ("time.sleep(1000)", "still running after 3 s"),
     "exit": ("os._exit(3)", "with exit status 3"),
     "sys.exit": ("sys.exit(0)", "raised SystemExit: 0"),
     "segmentation fault": ("ctypes.string_at(0)", "SIGSEGV" if os.name == "posix" else "exit status"),
     "exception": ("return x[10**6], None", "raised IndexError"),
     "recursion": ("return relu6_forward(x)", "raised RecursionError"),
-    "memory": ("return np.zeros(10**13), None", "MemoryError"),
+    "memory": ("return np.zeros(10**9), None", "MemoryError" if sys.platform == "linux" else "y is"),  # 8 GB
+    "a large file": ("open('big', 'wb').write(bytes(65 << 20)); return right(x), (x > 0) & (x < 6)",
+                     "File too large" if sys.platform == "linux" else ""),
     "None": ("return None", "returned None where y, cache are expected"),
     "None as y": ("return None, 1", "y is None, not an array"),
     "one thing": ("return right(x)", "one array where y, cache are expected"),
@@ -78,8 +80,9 @@ def test_each_trouble_gets_its_line_and_the_others_go_on(name, tmp_path):
     body, told = TROUBLE[name]
     reference = str(Path(sys.modules["tinymnv1"].__file__).parent / "ops" / "activation.py")
     started = time.monotonic()
-    results = grade(tmp_path, f"REFERENCE = {reference!r}\ndef relu6_forward(x):\n    {body.strip()}\n", seconds=2.0)
-    assert time.monotonic() - started < 12
+    body = f"REFERENCE = {reference!r}\ndef relu6_forward(x):\n    {body.strip()}\n"
+    results = grade(tmp_path, body, seconds=3.0 if "3 s" in told else 30.0)
+    assert time.monotonic() - started < 60
     assert results["relu6_forward"].status == FAILED
     report = text(list(results.values()))
     assert told in report, report
@@ -99,8 +102,8 @@ def test_a_backward_that_hangs_is_blamed_and_its_forward_is_not(tmp_path):
     def relu6_backward(dy, cache):
         while True: pass
     """
-    results = grade(tmp_path, body, seconds=1.5)
-    assert "still running after 1.5 s" in details(results["relu6_backward"])
+    results = grade(tmp_path, body, seconds=3)
+    assert "still running after 3 s" in details(results["relu6_backward"])
     assert "relu6_backward still running" in details(results["relu6_forward"])  # not checked to the end
 
 
@@ -199,7 +202,7 @@ def test_a_file_that_cannot_be_imported_is_one_error(content, told, tmp_path):
     path = tmp_path / "my_ops.py"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=told):
-        grade_file(path, select("relu6"), seconds=1.0)
+        grade_file(path, select("relu6"), seconds=1.0 if "1 s" in told else 30.0)
 
 
 def test_an_import_of_the_reference_costs_only_who_uses_it(tmp_path):

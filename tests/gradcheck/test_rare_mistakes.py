@@ -60,6 +60,20 @@ def remembered():
     return {"relu6_forward": forward, "relu6_backward": lambda dy, cache: dy * ((last["x"] > 0) & (last["x"] < 6))}
 
 
+def into_one_array(function):
+    """What the function computes, in the same array at each call with such a shape."""
+    kept = {}
+
+    def call(*args):
+        value = function(*args)
+        first, *rest = value if isinstance(value, tuple) else (value,)
+        out = kept.setdefault((first.shape, first.dtype), np.empty_like(first))
+        out[...] = first
+        return (out, *rest) if rest else out
+
+    return call
+
+
 def softmax_of_the_batch(logits):
     e = np.exp(logits - logits.max())
     return e / e.sum(axis=1, keepdims=True)
@@ -97,6 +111,8 @@ def maxpool_with_its_input(x, size, stride=None):
 
 MISTAKES = {
     "state in a global": ("relu6", remembered()),
+    "one array for every y": ("relu6", {"relu6_forward": into_one_array(ops.relu6_forward)}),
+    "one array for every dx": ("relu6", {"relu6_backward": into_one_array(ops.relu6_backward)}),
     "K // 2 zeros": ("conv2d", symmetric(lambda w: (w.shape[0] // 2, w.shape[1] // 2))),
     "the height's zeros at the sides": ("conv2d", symmetric(lambda w: ((w.shape[0] - 1) // 2,) * 2)),
     "SAME with fewer than no zeros": ("conv2d", {"conv2d_forward": tf_without_max}),

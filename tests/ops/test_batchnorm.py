@@ -17,6 +17,14 @@ def test_the_variance_survives_a_large_mean(module):
     np.testing.assert_allclose(var, exact.var(axis=(0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("module", [ops, kernels], ids=["ops", "kernels"])
+def test_the_mean_of_many_values_keeps_its_digits(module):
+    """131,072 values around 1,000: a running sum in float32 misses the mean by thousands of its last digit."""
+    x = (1000 + np.random.default_rng(0).normal(size=(128, 32, 32, 2))).astype(np.float32)
+    _, _, mean, _ = module.batchnorm_forward(x, np.ones(2, np.float32), np.zeros(2, np.float32))
+    np.testing.assert_allclose(mean, x.mean(axis=(0, 1, 2), dtype=np.float64), atol=1e-4, rtol=0)
+
+
 def test_dx_sums_to_zero_and_is_orthogonal_to_xhat():
     """Adding a constant to a channel changes nothing, nor does (but for eps) stretching it: so dx has neither part."""
     rng = np.random.default_rng(1)

@@ -33,9 +33,13 @@ def zeros(*shape):
         ("maxpool_forward", (X, 0)),
         ("global_avgpool_forward", (X[0],)),
         ("linear_forward", (zeros(2, 3), zeros(3, 4), zeros(1))),
+        ("linear_forward", (zeros(0, 3), zeros(3, 4), zeros(4))),
+        ("avgpool_forward", (X.astype(np.float16), 2)),
         ("dropout_forward", (X, 1.0, np.random.default_rng(0))),
+        ("dropout_forward", (X.astype(np.float16), 0.5, np.random.default_rng(0))),
         ("dropout_forward", (np.arange(6), 0.5, np.random.default_rng(0))),  # 1 / (1 - p) would become 0
         ("softmax_cross_entropy", (np.array([[2, 1, 0]]), np.array([0]), 0.1)),  # the target would be rounded to 0
+        ("softmax_cross_entropy", (zeros(2, 3).astype(np.float16), np.array([0, 1]))),
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0, 3]))),
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0, -1]))),
         ("softmax_cross_entropy", (zeros(2, 3), np.array([0.0, 1.0]))),
@@ -58,6 +62,23 @@ def test_a_gradient_of_another_shape_is_refused(module, name):
     for dy in (y[:-1], y[:1], y[..., :1], np.concatenate([y, y]), y.T, y.reshape(-1)):
         with pytest.raises(ConfigError, match=f"{name}: dy must be"):
             backward(dy, cache)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "depthwise"])
+def test_the_naive_loops_refuse_a_gradient_of_another_shape(name):
+    """A larger one would be cut off, a smaller one read beyond its end."""
+    forward, backward = (getattr(ops, f"{name}_{way}_naive") for way in ("forward", "backward"))
+    w = zeros(3, 3, 3, 2) if name == "conv2d" else zeros(3, 3, 3)
+    y, cache = forward(X, w, 2)
+    for dy in (np.concatenate([y, y], axis=1), y[:, :1]):
+        with pytest.raises(ConfigError, match=f"{name}: dy must be"):
+            backward(dy, cache)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_images_that_may_be_scaled_already_are_not_normalised(dtype):
+    with pytest.raises(ConfigError, match="normalise: images must be uint8"):
+        ops.normalise(X.astype(dtype), (0, 0, 0), (1, 1, 1))
 
 
 def test_float64_is_refused_by_the_kernels():

@@ -6,6 +6,7 @@ must not be able to run code. Every file's md5 is checked, so a damaged one is a
 """
 
 import hashlib
+import lzma
 import tarfile
 import zlib
 from pathlib import Path
@@ -96,7 +97,7 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
                 if name in FILES and member.isfile() and member.size <= FILE_BYTES:
                     content = tar.extractfile(member)
                     raw[name] = _verified(name, content.read() if content else b"", f"{archive}: {name}")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise DataError(
             f"{archive}: damaged or not a tar archive ({str(error).split(':')[0]}); get it again from {URL}"
         ) from error

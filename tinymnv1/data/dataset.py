@@ -98,12 +98,14 @@ def _hash(content: bytes | memoryview) -> str:
 def channel_statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of (N, H, W, 3) uint8 images, on the scale [0, 1].
 
-    Both follow exactly from each channel's histogram, so no large float array is made.
+    Both follow exactly from each channel's histogram, which is counted a few images at a time: so no large array is
+    made.
     """
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[3]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        some = (images[i : i + 256, ..., channel].ravel() for i in range(0, len(images), 256))
+        share = sum(np.bincount(pixels, minlength=256) for pixels in some) / images[..., channel].size
         m = float(share @ levels)
         mean.append(m)
         std.append(max(float(share @ (levels - m) ** 2) ** 0.5, 1 / 255))  # a constant channel must not divide by 0

@@ -45,7 +45,7 @@ def read_image(path: Path, resolution: int) -> Array:
         raise DataError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: has too many pixels; scale it down first") from error
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, struct.error) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, NotImplementedError, struct.error) as error:
         # what Pillow's decoders raise on a damaged file
         raise DataError(f"{path}: cannot be decoded ({str(error) or type(error).__name__})") from error
 
@@ -81,6 +81,8 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
         raise DataError(f"{folder}: no such folder; --data-dir must hold one sub-folder of images for each class")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         train, test = _class_folders(folder / "train"), _class_folders(folder / "test")
+        if not any(test.values()):
+            raise DataError(f"{folder / 'test'}: holds no images; put some in, or leave that folder and train/ out")
         if extra := sorted(test.keys() - train.keys()):
             raise DataError(f"{folder / 'test' / extra[0]}: a class without training images in {folder / 'train'}")
     else:

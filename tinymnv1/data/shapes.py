@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinymnv1.data.dataset import Dataset, channel_statistics
+from tinymnv1.errors import ConfigError
 from tinymnv1.ops.window import Array
 
 SIZE = 32
@@ -137,7 +138,12 @@ def draw(labels: Array, rng: np.random.Generator) -> Array:
 
 
 def load_shapes(train: int = TRAIN, test: int = TEST, seed: int = 0) -> Dataset:
-    """Draw the data set: `train` and `test` images, with equally many of each class, the same for the same seed."""
+    """Draw the data set: `train` and `test` images, with equally many of each class, the same for the same seed.
+
+    Raises ConfigError if either is below 1.
+    """
+    if min(train, test) < 1:
+        raise ConfigError(f"shapes: needs at least one training and one test image, got {train} and {test}")
     parts = []
     for part, count in enumerate((train, test)):
         rng = np.random.default_rng([seed, part])

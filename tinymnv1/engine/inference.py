@@ -4,8 +4,10 @@ In evaluation batch norm is  y = scale z + shift  with  scale = gamma / sqrt(run
 shift = beta - running_mean scale.  z is linear in the weights, so  scale w  in place of w and a bias of  shift  give y
 at once; the clip follows in the register in which y was summed up.
 
-Activations live in two buffers that take turns: each convolution reads one and writes the other. For each shape of the
-batch a plan is kept: the kernels to call, with all their arguments.
+Activations live in two buffers that take turns: each convolution reads one and writes the other. The first steps, whose
+activations are large, do a few images at a time, so that what one step writes is still in the cache when the next one
+reads it; the later ones, whose weights are large, do the whole batch. For each shape of the batch a plan is kept: the
+kernels to call, with all their arguments.
 """
 
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from tinymnv1.ops.window import Array
 
 BAND_FLOATS = 1 << 15
 FUSED_FLOATS = 3 << 15  # scratch memory of a depthwise and a pointwise convolution in one: 384 KiB
+GROUP_FLOATS = 1 << 19  # input and output of a step for the images that the first steps do at a time: 2 MiB
 
 
 def apart(channels: int) -> int:
@@ -166,6 +169,10 @@ class Block:
                 return band
         return 0
 
+    def fused(self, window: Window) -> bool:
+        """Whether they are done in one kernel."""
+        return self._band(window) > 0
+
     def _floats(self, window: Window, band: int) -> int:
         """Scratch memory of a unit: the last tile of the product, and what the depthwise convolution makes."""
         rows = whole_tiles(band * window.out_w) * spread(self.depthwise.channels)
@@ -189,10 +196,18 @@ class Block:
         return [fused], y, x
 
 
+class Group(NamedTuple):
+    """Some images of a batch: where they lie in it, flat, and the kernels of the first steps."""
+
+    images: slice
+    stem: Callable[[Array], None]
+    calls: list[Call]
+
+
 class Plan(NamedTuple):
     """The kernels to call for one shape of the batch, and where the logits are then."""
 
-    stem: Callable[[Array], None]
+    groups: list[Group]
     calls: list[Call]
     logits: Array
 
@@ -200,7 +215,8 @@ class Plan(NamedTuple):
 class InferenceEngine:
     """Logits of a model in evaluation mode, for batches of any size.
 
-    It folds the weights as they are now: when the model has changed, make a new one.
+    It folds the weights as they are now: when the model has changed, make a new one. Its calls share their memory, so
+    several threads of a program need an engine each.
     """
 
     def __init__(self, model: MobileNetV1) -> None:
@@ -221,7 +237,7 @@ class InferenceEngine:
         self._steps: list[Stem | Block] = [self._stem, *self._blocks]
         params = model.classifier.params
         self._classifier = Pointwise(params["weight"].data, params["bias"].data, -np.inf, np.inf)
-        self._buffers = [NOTHING, NOTHING]
+        self._near, self._buffers = [NOTHING, NOTHING], [NOTHING, NOTHING]
         self._scratch = np.empty((1, 0), np.float32)
         self._plans: dict[tuple[int, ...], Plan] = {}
 
@@ -231,7 +247,11 @@ class InferenceEngine:
         if x.shape not in self._plans:
             self._plans[x.shape] = self._plan(*x.shape[:3])
         plan = self._plans[x.shape]
-        plan.stem(np.ascontiguousarray(x).reshape(-1))
+        flat = np.ascontiguousarray(x).reshape(-1)
+        for group in plan.groups:
+            group.stem(flat[group.images])
+            for call in group.calls:
+                call()
         for call in plan.calls:
             call()
         return plan.logits.copy()
@@ -242,28 +262,67 @@ class InferenceEngine:
             window = step.window(images, height, width)
             height, width = window.out_h, window.out_w
             windows.append(window)
-        self._reserve(windows)
+        first, count = self._first_steps(windows)
+        counts = [min(count, images - start) for start in range(0, images, count)]
+        self._reserve(windows, first, counts)
         (y, other), scratch = self._buffers, self._scratch
-        stem = self._stem.call(windows[0], y, scratch)
+        groups = [self._group(windows[:first], i * count, n, y) for i, n in enumerate(counts)]
         calls = []
-        for block, window in zip(self._blocks, windows[1:], strict=True):
+        for block, window in zip(self._blocks[first - 1 :], windows[first:], strict=True):
             more, y, other = block.calls(window, y, other, scratch)
             calls += more
         channels, classes = self._classifier.cin, self._classifier.channels
         distance = apart(channels)
         calls.append(partial(pool_inference, y, distance, images, height * width, padded(channels), other, distance))
         calls.append(self._classifier.call(images, other, y, scratch))
-        return Plan(stem, calls, y[: images * apart(classes)].reshape(images, -1)[:, :classes])
+        return Plan(groups, calls, y[: images * apart(classes)].reshape(images, -1)[:, :classes])
 
-    def _reserve(self, windows: list[Window]) -> None:
-        """Make the buffers large enough for every activation. New buffers make the old plans void."""
+    def _first_steps(self, windows: list[Window]) -> tuple[int, int]:
+        """How many steps are done group by group, and for how many images at a time.
+
+        They are the stem and the blocks after it in which a single image gives work enough for the fused kernel.
+        """
+        first, images, floats = 1, windows[0].images, 0
+        for block, window in zip(self._blocks, windows[1:], strict=True):
+            if not block.fused(window._replace(images=1)):
+                break
+            into, out = apart(block.depthwise.channels), apart(block.channels)
+            floats = max(floats, window.height * window.width * into + window.out_h * window.out_w * out)
+            first += 1
+        count = max(GROUP_FLOATS // max(floats, 1), 1)
+        return (1, images) if first == 1 or count >= images else (first, count)
+
+    def _group(self, windows: list[Window], start: int, count: int, y: Array) -> Group:
+        """The first steps for `count` images from the start-th on; their result goes to its place in y."""
+        pixels = windows[0].height * windows[0].width * self.model.config.in_channels  # of an image
+        last, channels = windows[-1], self._steps[len(windows) - 1].channels
+        result = y[start * last.out_h * last.out_w * apart(channels) :]
+        x, other = self._near if len(windows) > 1 else (result, NOTHING)
+        stem = self._stem.call(windows[0]._replace(images=count), x, self._scratch)
+        calls: list[Call] = []
+        for i, window in enumerate(windows[1:], 1):
+            target = result if i == len(windows) - 1 else other
+            more, x, other = self._blocks[i - 1].calls(window._replace(images=count), x, target, self._scratch)
+            calls += more
+        return Group(slice(start * pixels, (start + count) * pixels), stem, calls)
+
+    def _reserve(self, windows: list[Window], first: int, counts: list[int]) -> None:
+        """Make the buffers large enough for every activation. New buffers make the old plans void.
+
+        first: steps that are done group by group; all but the last of them in buffers of their own.  counts: of images.
+        """
         images = windows[0].images
-        floats, scratch = (images + TILE_ROWS) * apart(self._classifier.channels), 0
-        for step, window in zip(self._steps, windows, strict=True):
-            rows = images * window.out_h * window.out_w
-            floats = max(floats, (rows + TILE_ROWS) * apart(step.channels))
-            scratch = max(scratch, step.scratch(window))
-        if floats > self._buffers[0].size or scratch > self._scratch.shape[1]:
+        near, far, scratch = 0, (images + TILE_ROWS) * apart(self._classifier.channels), 0
+        for i, (step, window) in enumerate(zip(self._steps, windows, strict=True)):
+            pixels, distance = window.out_h * window.out_w, apart(step.channels)
+            if i < first - 1:
+                near = max(near, (max(counts) * pixels + TILE_ROWS) * distance)
+            else:
+                far = max(far, (images * pixels + TILE_ROWS) * distance)
+            for n in set(counts) if i < first else {images}:
+                scratch = max(scratch, step.scratch(window._replace(images=n)))
+        if near > self._near[0].size or far > self._buffers[0].size or scratch > self._scratch.shape[1]:
             self._plans.clear()
-            self._buffers = [aligned(max(floats, self._buffers[0].size)) for _ in range(2)]
+            self._near = [aligned(max(near, self._near[0].size)) for _ in range(2)]
+            self._buffers = [aligned(max(far, self._buffers[0].size)) for _ in range(2)]
             self._scratch = scratch_memory(-(-max(scratch, self._scratch.shape[1]) // LANES) * LANES)

@@ -43,6 +43,7 @@ from tinymnv1.kernels.simd import PANEL, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Dropout, Layer, check_batch
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
+from tinymnv1.ops.loss import check_labels
 from tinymnv1.ops.window import Array
 from tinymnv1.parameters import Parameter
 
@@ -57,7 +58,12 @@ BAND_FLOATS = 1 << 16
 
 
 class Stage:
-    """One convolution and its batch norm: sizes, z, and the batch norm's numbers per channel."""
+    """One convolution and its batch norm.
+
+    z: what the convolution gave, before the batch norm: (rows, padded channels), flat, and a tile more, since the last
+    one may reach beyond the rows.  bn: the batch norm as COEFFICIENTS numbers per channel (`kernels.blocks`).
+    counts: how many rows each of the parts was that the moments of z were taken of.
+    """
 
     def __init__(self, take: Take, norm: Layer, weight: Parameter, images: int, height: int, width: int) -> None:
         """height, width: of the output."""
@@ -65,11 +71,11 @@ class Stage:
         self.norm, self.weight = norm, weight
         self.images, self.height, self.width = images, height, width
         self.channels = norm.params["gamma"].data.size
-        self.stride = padded(self.channels)  # of a pixel, in floats
+        self.padded_channels = padded(self.channels)  # floats from one pixel to the next
         self.rows = images * height * width
         check_batch(self.rows)
-        self.z = take((self.rows + TILE_ROWS) * self.stride)
-        self.bn = aligned_zeros(COEFFICIENTS * self.stride)
+        self.z = take((self.rows + TILE_ROWS) * self.padded_channels)
+        self.bn = aligned_zeros(COEFFICIENTS * self.padded_channels)
         self.counts = np.empty(0)
 
     def finish_forward(self, moments: Array) -> None:
@@ -83,7 +89,7 @@ class Stage:
             self.norm.momentum,
             buffers["running_mean"],
             buffers["running_var"],
-            self.stride,
+            self.padded_channels,
             self.bn,
         )
 
@@ -91,12 +97,20 @@ class Stage:
         """With the sums over all dy of this stage, the batch norm's gradients are known."""
         params = self.norm.params
         gamma, beta = params["gamma"], params["beta"]
-        chunks = sums.size // (2 * self.stride)
-        finish_backward(sums, chunks, float(self.rows), gamma.data, gamma.grad, beta.grad, self.stride, self.bn)
+        chunks = sums.size // (2 * self.padded_channels)
+        finish_backward(
+            sums, chunks, float(self.rows), gamma.data, gamma.grad, beta.grad, self.padded_channels, self.bn
+        )
 
 
 class Product:
-    """The matrix product of a pointwise convolution, of the stem or of the classifier, and its gradients."""
+    """The matrix product of a pointwise convolution, of the stem or of the classifier, and its gradients.
+
+    packed, packed_transposed: the weights as the tiles read them.  moments: of each block of rows of the result, two
+    numbers a channel, from which the batch norm's statistics follow.  sums: of each chunk of rows, two sums a channel
+    of the input's gradient, which the batch norm before it needs.  kept: the normalised input, for the gradient of many
+    weights; of few weights each chunk makes its own dw, and the sum is taken at the end.
+    """
 
     def __init__(
         self,
@@ -193,10 +207,10 @@ class DepthwiseStage(Stage):
         self.window = window = window_of(before.images, before.height, before.width, stride, padding)
         images, height, width, out_h, out_w, *_ = window
         super().__init__(take, norm, weight, images, out_h, out_w)
-        self.packed = aligned_zeros(KERNEL * KERNEL * self.stride).reshape(KERNEL * KERNEL, -1)
+        self.packed = aligned_zeros(KERNEL * KERNEL * self.padded_channels).reshape(KERNEL * KERNEL, -1)
 
         columns = (out_w - 1) * stride + KERNEL
-        rows = BAND_FLOATS // (columns * self.stride)  # of padded input that fit
+        rows = BAND_FLOATS // (columns * self.padded_channels)  # of padded input that fit
         self.band = equal_bands(out_h, (rows - KERNEL) // stride + 1)
         forward = ((self.band - 1) * stride + KERNEL) * columns
         if self.band == out_h:  # whole images, and if they are small, several
@@ -205,32 +219,32 @@ class DepthwiseStage(Stage):
         else:
             self.per_unit = 1
             self.counts = np.tile(counts_of(out_h, self.band) * out_w, images)
-        self.moments = take(self.counts.size * 2 * self.stride)
+        self.moments = take(self.counts.size * 2 * self.padded_channels)
 
         columns = width + KERNEL - 1
-        self.back_band = equal_bands(height, BAND_FLOATS // (columns * self.stride) - KERNEL + 1)
+        self.back_band = equal_bands(height, BAND_FLOATS // (columns * self.padded_channels) - KERNEL + 1)
         backward = (self.back_band + KERNEL - 1) * columns
         self.chunks = min(CHUNKS, images * -(-height // self.back_band))
-        self.sums = take(self.chunks * 2 * self.stride)
-        self.dw = take(self.chunks * KERNEL * KERNEL * self.stride)
-        self.scratch = max(forward, backward) * self.stride
+        self.sums = take(self.chunks * 2 * self.padded_channels)
+        self.dw = take(self.chunks * KERNEL * KERNEL * self.padded_channels)
+        self.scratch = max(forward, backward) * self.padded_channels
 
     def forward(self, scratch: Array) -> None:
         before = self.before
         self.packed[:, : self.channels] = self.weight.data.reshape(-1, self.channels)
         depthwise_forward(
-            self.window, self.stride, self.low, self.high, before.z, before.bn, self.packed.reshape(-1), self.z,
-            self.counts.size, self.per_unit, self.band, scratch, self.moments,
+            self.window, self.padded_channels, self.low, self.high, before.z, before.bn, self.packed.reshape(-1),
+            self.z, self.counts.size, self.per_unit, self.band, scratch, self.moments,
         )  # fmt: skip
         self.finish_forward(self.moments)
 
     def backward(self, dy_out: Array, dy_in: Array, scratch: Array) -> None:
         before = self.before
         depthwise_backward(
-            self.window, self.stride, self.low, self.high, dy_out, self.z, self.bn, self.packed.reshape(-1), before.z,
-            before.bn, dy_in, self.back_band, self.chunks, scratch, self.sums, self.dw,
+            self.window, self.padded_channels, self.low, self.high, dy_out, self.z, self.bn, self.packed.reshape(-1),
+            before.z, before.bn, dy_in, self.back_band, self.chunks, scratch, self.sums, self.dw,
         )  # fmt: skip
-        sum_weights(self.dw, self.chunks, KERNEL * KERNEL, self.stride, self.weight)
+        sum_weights(self.dw, self.chunks, KERNEL * KERNEL, self.padded_channels, self.weight)
         before.finish_backward(self.sums)
 
 
@@ -273,19 +287,19 @@ class Head:
         for bn in (self.bn_in, self.bn_out):
             bn[[SCALE, ALONG_DY]] = 1
         rows = images + TILE_ROWS
-        self.pooled = take(rows * before.stride).reshape(rows, before.stride)
-        self.dpooled = take(rows * before.stride).reshape(rows, before.stride)
+        self.pooled = take(rows * before.padded_channels).reshape(rows, before.padded_channels)
+        self.dpooled = take(rows * before.padded_channels).reshape(rows, before.padded_channels)
         self.logits = take(rows * self.product.shape.width_out).reshape(rows, self.product.shape.width_out)
         self.dlogits = take(rows * self.product.shape.width_out).reshape(rows, self.product.shape.width_out)
         self.chunks = min(CHUNKS, images)
-        self.sums = take(self.chunks * 2 * before.stride)
+        self.sums = take(self.chunks * 2 * before.padded_channels)
         self.scratch = self.product.scratch
 
     def forward(self, scratch: Array) -> Array:
         before, images = self.before, self.before.images
         pixels = before.height * before.width
         pooled = self.pooled.reshape(-1)
-        pool_forward(before.z, before.bn, images, pixels, before.stride, self.low, self.high, pooled)
+        pool_forward(before.z, before.bn, images, pixels, before.padded_channels, self.low, self.high, pooled)
         if self.dropout is not None:
             features = self.pooled[:images, : before.channels]
             features[...] = self.dropout.forward(features.copy(), train=True)
@@ -307,14 +321,18 @@ class Head:
             gradient[...] = self.dropout.backward(gradient.copy())
         pixels = before.height * before.width
         pool_backward(
-            dpooled, before.z, before.bn, images, pixels, before.stride, self.low, self.high, dy, self.chunks,
+            dpooled, before.z, before.bn, images, pixels, before.padded_channels, self.low, self.high, dy, self.chunks,
             self.sums,
         )  # fmt: skip
         before.finish_backward(self.sums)
 
 
 class Plan:
-    """All stages for one shape of the batch, and their memory."""
+    """All stages for one shape of the batch, and their memory.
+
+    Each forward reads the z of the stage before it, normalising as it loads. Each backward gets dy_out, the gradient of
+    its own batch norm's and ReLU6's result, and writes dy_in, that of the stage before.
+    """
 
     def __init__(self, take: Take, model: MobileNetV1, images: int, height: int, width: int, pairs: bool) -> None:
         low, high = 0.0, 6.0 if model.config.activation == "relu6" else np.inf
@@ -358,9 +376,11 @@ class TrainingEngine:
 
         x: (N, H, W, C) float32.  labels: (N,) integers.
         Fills p.grad of every parameter and updates the running statistics. Returns the mean loss in nats and the
-        logits, (N, classes). Raises ConfigError as the model's own forward does.
+        logits, (N, classes). Raises ConfigError as the model's own forward does, and on labels that do not fit, before
+        anything has changed.
         """
         x = self.model.check_images(x)
+        check_labels(labels, len(x), self.model.config.num_classes)
         plan = self._plan(*x.shape[:3])
         flat, scratch = np.ascontiguousarray(x).reshape(-1), self._scratch
         plan.stem.forward(flat, scratch)

@@ -116,7 +116,7 @@ def _call_findings(case: Case, call: Call, wanted: dict[str, Array], right: Expe
         for name in call.mutated
     ]
     findings += [
-        Finding(case, a, math.inf, problem=f"{a} shares memory with the input {b}: return a copy", kind="alias")
+        Finding(case, a, math.inf, problem=f"{a} shares memory with {b}: return a new array", kind="alias")
         for a, b in call.aliases
     ]
     return findings

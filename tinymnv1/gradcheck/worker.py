@@ -31,7 +31,7 @@ class Call:
     values: name -> the array it returned, or a description in words of what it returned instead of an array.
     problem: why there are no values, or None.  kind: "exception", "not attempted", "returned" (the wrong number of
     things) or "".  line: of the learner's file where it happened, or 0.
-    mutated: inputs that were written to.  aliases: (output, input) pairs that share memory.
+    mutated: inputs that were written to.  aliases: (output, words for what it shares memory with) pairs.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -73,37 +73,47 @@ def _call(
     names: list[str],
     watched: dict[str, Any],
     file: str,
-) -> tuple[Call, Any]:
-    """Call a function and note everything about it. Returns the Call and the raw cache, if it returned one."""
+) -> tuple[Call, dict[str, Any]]:
+    """Call a function and note everything about it. Returns the Call, and by name what the function itself returned."""
     before = {name: array.copy() for name, array in watched.items()}
     call = Call()
     try:
         returned = function(*args, **options)
     except NotImplementedError:
         call.problem, call.kind = "not attempted yet", "not attempted"
-        return call, None
+        return call, {}
     except BaseException as error:  # SystemExit must not end the grading either
         if isinstance(error, KeyboardInterrupt) and not file:
             raise  # in the user's own process: a notebook's stop button
         call.kind = "exception"
         call.line = line_of(error, file)
         call.problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return call, None
+        return call, {}
     parts = [returned] if len(names) == 1 else returned
     if len(names) > 1 and not (isinstance(parts, tuple | list) and len(parts) == len(names)):
         got = f"{len(parts)} things" if isinstance(parts, tuple | list) else _words(returned)
         call.problem, call.kind = f"it returned {got} where {', '.join(names)} are expected", "returned"
-        return call, None
-    cache = None
-    for name, value in zip(names, parts, strict=True):
-        if name == "cache":
-            cache = value
-            continue
-        call.values[name] = _describe(value)
-        if isinstance(value, np.ndarray):
-            call.aliases += [(name, other) for other, array in watched.items() if np.may_share_memory(value, array)]
+        return call, {}
+    raw = dict(zip(names, parts, strict=True))
+    call.values = {name: _describe(value) for name, value in raw.items() if name != "cache"}
+    call.aliases = [
+        (name, f"the input {other}")
+        for name in call.values
+        for other, array in watched.items()
+        if _overlap(raw[name], array)
+    ]
     call.mutated = [k for k, array in watched.items() if not np.array_equal(array, before[k], equal_nan=True)]
-    return call, cache
+    return call, raw
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+
+
+def _note_reuse(call: Call, returned: dict[str, Any], by_the_next: dict[str, Any]) -> None:
+    """Note what a call returned that the next call of the same function wrote over and returned again."""
+    reused = [name for name in call.values if _overlap(returned[name], by_the_next.get(name))]
+    call.aliases += [(name, "what the next call returns") for name in reused]
 
 
 def _words(value: Any) -> str:
@@ -143,31 +153,36 @@ def run_case(
     forward, backward = functions
     announce("forward")
     own, watched = _fresh(inputs)
-    call, cache = _call(forward, _args(own, rng_seed), options, names[0], watched, file)
+    call, returned = _call(forward, _args(own, rng_seed), options, names[0], watched, file)
     trace = Trace(call)
     if backward is not None and dy is not None and call.kind == "not attempted":
         announce("backward")  # is it a stub, too?
         result, _ = _call(backward, [dy.copy(), None], {}, names[1], {}, file)
         trace.backward = result if result.kind == "not attempted" else None
     if backward is not None and dy is not None and call.problem is None:
-        announce("backward")
-        for attempt in ("backward", "again"):
-            if attempt == "again":  # after another forward: what backward needs must be in the cache
-                announce("forward")
-                others, _ = _fresh({k: np.flip(v) if isinstance(v, np.ndarray) else v for k, v in inputs.items()})
-                _call(forward, _args(others, rng_seed), options, names[0], {}, file)
-                announce("backward")
+
+        def back() -> tuple[Call, dict[str, Any]]:
+            announce("backward")
             upstream = dy.copy()
-            result, _ = _call(backward, [upstream, cache], {}, names[1], {**watched, "dy": upstream}, file)
-            setattr(trace, attempt, result)
-            if result.problem is not None:
-                break
+            args = [upstream, returned.get("cache")]
+            return _call(backward, args, {}, names[1], {**watched, "dy": upstream}, file)
+
+        trace.backward, gradients = back()
+        if trace.backward.problem is None:  # again, after another forward: what it needs must be in the cache
+            announce("forward")
+            others, _ = _fresh({k: np.flip(v) if isinstance(v, np.ndarray) else v for k, v in inputs.items()})
+            _call(forward, _args(others, rng_seed), options, names[0], {}, file)
+            trace.again, later = back()
+            _note_reuse(trace.backward, gradients, later)
     if call.problem is None:
         announce("forward")
         for probe in probes:
             own, watched = _fresh({**inputs, **{k: v for k, v in probe.items() if k != "rng_seed"}})
             seed = probe.get("rng_seed", rng_seed)
-            trace.probes.append(_call(forward, _args(own, seed), options, names[0], watched, file)[0])
+            result, later = _call(forward, _args(own, seed), options, names[0], watched, file)
+            if not trace.probes:  # the first of them repeats the call
+                _note_reuse(call, returned, later)
+            trace.probes.append(result)
     return trace
 
 

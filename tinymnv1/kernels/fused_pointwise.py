@@ -173,7 +173,8 @@ def _backward_unit(
     ld_along, ld_across = width_out // numbers + LANES, width_out + LANES
     tall = (channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS
     with_dw, is_stem = dw.size > 0, image.size > 0
-    # dz in pairs across the rows, for the weights' gradient, lies behind dz along them; floats serve both as they lie.
+    # The thread's scratch memory: dz along the rows | dz in pairs across them, for dw | a_in, for dw.
+    # Floats serve along and across as they lie, so with them the middle part is empty; without dw only the first is.
     across = 0 if numbers == 1 else block * ld_along
     place = across if with_dw and numbers == 2 else -1
     group, chunk = unit // chunks, unit % chunks

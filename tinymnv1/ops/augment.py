@@ -31,7 +31,12 @@ def crop_flip(images: Array, top: Array, left: Array, flip: Array, reflect: bool
 
 
 def normalise(images: Array, mean: ArrayLike, std: ArrayLike) -> Array:
-    """(images / 255 - mean) / std in float32. images: (..., C) uint8.  mean, std: (C,), of pixels scaled to [0, 1]."""
+    """(images / 255 - mean) / std in float32. images: (..., C) uint8.  mean, std: (C,), of pixels scaled to [0, 1].
+
+    Raises ConfigError on images of another dtype: they may have been scaled to [0, 1] already.
+    """
+    if images.dtype != np.uint8:
+        raise ConfigError(f"normalise: images must be uint8, from 0 to 255, got {images.dtype}")
     std = np.asarray(std, np.float32)
     x = images * (1 / (255 * std))
     x -= np.asarray(mean, np.float32) / std

@@ -40,12 +40,13 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     Raises ConfigError on shapes that do not fit.
 
     The variance takes a second pass over x - mean. The textbook short cut E[x^2] - E[x]^2 subtracts two large,
-    nearly equal numbers and loses every digit in float32 when the mean is large beside the spread.
+    nearly equal numbers and loses every digit in float32 when the mean is large beside the spread. Both means are
+    summed in float64: NumPy adds pixel after pixel to one running sum, which outgrows float32's digits.
     """
     check_batchnorm(x, gamma, beta)
-    mean = x.mean(axis=(0, 1, 2))
+    mean = x.mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
     centred = x - mean
-    var = (centred * centred).mean(axis=(0, 1, 2))
+    var = (centred * centred).mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
     inv_std = 1 / np.sqrt(var + eps)
     xhat = centred * inv_std
     return gamma * xhat + beta, (xhat, gamma, inv_std), mean, var

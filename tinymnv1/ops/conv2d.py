@@ -107,6 +107,7 @@ def conv2d_backward_naive(dy: Array, cache: Cache) -> tuple[Array, Array]:
     kh, kw, _, cout = w.shape
     out_h, top, _ = span(height, kh, stride, padding)
     out_w, left, _ = span(width, kw, stride, padding)
+    require_gradient(dy, (n_images, out_h, out_w, cout), "conv2d")
     dx, dw = np.zeros_like(x), np.zeros_like(w)
     for n in range(n_images):
         for oh in range(out_h):

@@ -9,13 +9,13 @@ from tinymnv1.ops.window import Array, require_gradient
 def dropout_forward(x: Array, p: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """Set each value to zero with probability p and scale the rest by 1 / (1 - p), so that the mean stays.
 
-    x: any shape, float.  p: in [0, 1).  rng: where the randomness comes from.
+    x: any shape, float32 or float64.  p: in [0, 1).  rng: where the randomness comes from.
     Returns y, of x's shape, and the cache for `dropout_backward`. Raises ConfigError if p is outside [0, 1) or x is
-    not float.
+    of another dtype.
     """
     if not 0 <= p < 1:
         raise ConfigError(f"dropout: p must be in [0, 1), got {p}")
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype not in (np.float32, np.float64):
         raise ConfigError(f"dropout: x must be float32 or float64, got {x.dtype}")
     scale = (rng.random(x.shape) >= p).astype(x.dtype) / x.dtype.type(1 - p)
     return x * scale, scale

@@ -17,6 +17,14 @@ def softmax(logits: Array) -> Array:
     return exp / exp.sum(axis=1, keepdims=True)
 
 
+def check_labels(labels: Array, images: int, classes: int) -> None:
+    """Raise ConfigError unless labels are one integer in [0, classes) for each image."""
+    if labels.shape != (images,):
+        raise ConfigError(f"cross-entropy: labels must be (N,) with N = {images} as the images, got {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
+        raise ConfigError(f"cross-entropy: labels must be integers from 0 to {classes - 1}")
+
+
 def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[float, Array]:
     """Mean cross-entropy of a batch, and its gradient.
 
@@ -33,13 +41,12 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
 
     and the mean over the batch divides by N. That N is divided out here, once: nothing after this may do it again.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
-        raise ConfigError(f"cross-entropy: logits (N, classes), labels (N,) do not fit: {logits.shape}, {labels.shape}")
-    if not np.issubdtype(logits.dtype, np.floating):
+    if logits.ndim != 2 or logits.size == 0:
+        raise ConfigError(f"cross-entropy: logits must be (N, classes) and not empty, got {logits.shape}")
+    if logits.dtype not in (np.float32, np.float64):
         raise ConfigError(f"cross-entropy: logits must be float32 or float64, got {logits.dtype}")
     n, classes = logits.shape
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
-        raise ConfigError(f"cross-entropy: labels must be integers from 0 to {classes - 1}")
+    check_labels(labels, n, classes)
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"cross-entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
     shifted = logits - logits.max(axis=1, keepdims=True)

@@ -58,10 +58,10 @@ def crop(xp: Array, before_h: int, before_w: int, height: int, width: int) -> Ar
 
 
 def require_images(x: Array, op: str) -> None:
-    """Raise ConfigError unless x is (N, H, W, C) floating point with at least one value."""
+    """Raise ConfigError unless x is (N, H, W, C), float32 or float64, with at least one value."""
     if x.ndim != 4 or x.size == 0:
         raise ConfigError(f"{op}: x must be (N, H, W, C) and not empty, got shape {x.shape}")
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype not in (np.float32, np.float64):
         raise ConfigError(f"{op}: x must be float32 or float64, got {x.dtype}; normalise the images first")
 
 
