@@ -153,7 +153,8 @@ def take_turns(
     wrong. A contender that cannot be set up, or that breaks later, is left out and says why.
     """
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(contenders) * (rounds + 1), desc=title, leave=False, file=sys.stderr))
+        total = len(contenders) * (rounds + 1)
+        bar = stack.enter_context(tqdm(total=total, desc=title, leave=False, file=sys.stderr, disable=None))
         workers = []
         for contender in contenders:
             bar.set_postfix_str(f"set up {contender.name}")

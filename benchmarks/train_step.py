@@ -22,7 +22,10 @@ QUICK = (Case(32, 16, 0.25, stem_stride=1, num_classes=10),)
 OURS = "tinymnv1"
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
-TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}  # at width 1.0 a step lowers the loss by 1.3e-2
+TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}
+FALL = 0.5
+"""In bfloat16 the first losses differ by as much as a step changes them (1.4 % at width 1.0), so that what it changes
+is compared by itself: within this share of it."""
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:
@@ -94,6 +97,9 @@ def agree(outputs: dict[str, Any], precision: str = "float32") -> None:
     """Raise BenchmarkError unless all contenders' first losses are alike."""
     if outputs:
         require_agreement(outputs, next(iter(outputs.values())), TOLERANCE[precision])
+        if precision == "bfloat16":
+            falls = {name: [losses[0] - losses[-1]] for name, losses in outputs.items()}
+            require_agreement(falls, next(iter(falls.values())), FALL)
 
 
 def run(options: Options) -> list[dict[str, Any]]:

@@ -144,14 +144,19 @@ def test_the_training_contenders_start_with_the_same_losses():
 
 
 def test_the_training_contenders_start_alike_in_bfloat16():
-    threads, case = torch.get_num_threads(), Case(32, 16, 0.25, stem_stride=1, num_classes=10)
-    settings = case.settings() | {"precision": "bfloat16"}
+    threads, case = torch.get_num_threads(), train_step.CASES[-1]
+    settings = case.settings()
+    assert case.precision == "bfloat16"
     outputs = {
         "ours": train_step.ours(threads, fused=True, **settings).output,
         "PyTorch": train_step.pytorch(threads, "NCHW", False, **settings).output,
     }
     train_step.agree(outputs, "bfloat16")
-    in_float32 = train_step.ours(threads, fused=True, **case.settings()).output
+    first, second = outputs["ours"]
+    for wrong in ([first, first], [1.01 * first, 1.01 * second]):  # a step without effect, another network
+        with pytest.raises(BenchmarkError):
+            train_step.agree(outputs | {"wrong": wrong}, "bfloat16")
+    in_float32 = train_step.ours(threads, fused=True, **settings | {"precision": "float32"}).output
     assert outputs["ours"] != in_float32
 
 
