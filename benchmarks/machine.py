@@ -84,11 +84,14 @@ def peaks(threads: int) -> Job:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, "+" if files differ from it; None where git does not say."""
+    """The commit that is checked out, "+" if a Python file differs from it; None where git does not say."""
     try:
         told = [
             subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for arguments in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            for arguments in (
+                ("rev-parse", "--short", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no", "--", "*.py"),
+            )
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
