@@ -5,6 +5,7 @@ All through the command line. Where a run goes on, it must end as the uninterrup
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.crashes import result, write_images
+from benchmarks.crashes import finish, result, start, write_images
+from benchmarks.harness import BenchmarkError
 from tinymnv1 import runs, train, trainer
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint
 from tinymnv1.cli import run_command
@@ -448,6 +450,14 @@ def test_the_same_seed_gives_the_same_bits_with_one_thread_and_with_two(images, 
         found.append(result(run))
     assert found[0] == found[1]
     assert found[0] == found[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_that_fails_while_it_is_to_be_killed_is_said_with_its_output(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(BenchmarkError, match=re.escape(f"a run ended with status 2; what it printed: {log}")):
+        finish(start(["--epochs", "0"], log), log)
+    assert log.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
