@@ -24,8 +24,8 @@ LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
 TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}
 FALL = 0.5
-"""In bfloat16 the first losses differ by as much as a step changes them (1.4 % at width 1.0), so that what it changes
-is compared by itself: within this share of it."""
+"""In bfloat16 the losses may differ by nearly half of what the first step changes (1.4 % at width 1.0). So the change
+is compared by itself, too: within this share of it."""
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:

@@ -291,8 +291,10 @@ class Trainer:
 
     def _stop_if_requested(self) -> None:
         if self.stop_requested:
-            self.stop_requested = False  # it is done: `fit` may be called again
-            self._save(LAST)
+            try:
+                self._save(LAST)
+            finally:
+                self.stop_requested = False  # it is done: `fit` may be called again
             raise Interrupted
 
     def _finish_epoch(self) -> Evaluation | None:

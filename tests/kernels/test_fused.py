@@ -124,7 +124,7 @@ def check_stage(stage, z_in, y_in, forward, backward, rng, rounded=np.asarray):
     dy = (rng.integers(-99, 99, z.shape) if exact else rng.normal(size=z.shape)).astype(np.float32)
     parts = [numbers[ALONG_DY] * dy.astype(np.float64), numbers[ALONG_Z] * z_out, numbers[CONSTANT] + 0 * z_out]
     dz, dz_size = rounded(sum(parts)), sum(np.abs(part) for part in parts)
-    dy_in = nan(before.z.size + TILE_ROWS * before.stride)
+    dy_in = nan(before.z.size + TILE_ROWS * before.padded_channels)
     stage.backward(lay(dy), dy_in, scratch)
     (da, dw), (da_size, dw_size) = backward(dz, cache), backward(dz_size, size_cache)
     inside = (y_in > 0) & (y_in < 6)
@@ -344,7 +344,7 @@ def test_the_gradient_of_batch_norm(chunks, c, seed):
 def test_pooling(n, h, w, c, seed):
     rng = np.random.default_rng(seed)
     before, z, y = stage_before(max(n, 2), h, w, c, rng)
-    n, pixels, width = len(z), h * w, before.stride
+    n, pixels, width = len(z), h * w, before.padded_channels
     low, high = np.float32(0), np.float32(6)
     pooled = nan((n + TILE_ROWS) * width)
     pool_forward(before.z, before.bn, n, pixels, width, low, high, pooled)

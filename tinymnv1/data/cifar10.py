@@ -6,7 +6,6 @@ must not be able to run code. Every file's md5 is checked, so a damaged one is a
 """
 
 import hashlib
-import lzma
 import tarfile
 import zlib
 from pathlib import Path
@@ -16,6 +15,11 @@ import numpy as np
 from tinymnv1.data.dataset import Dataset
 from tinymnv1.errors import DataError
 from tinymnv1.ops.window import Array
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without it opens no .tar.xz either
+    LZMAError = EOFError  # type: ignore[assignment, misc]
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -97,7 +101,7 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
                 if name in FILES and member.isfile() and member.size <= FILE_BYTES:
                     content = tar.extractfile(member)
                     raw[name] = _verified(name, content.read() if content else b"", f"{archive}: {name}")
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError) as error:
         raise DataError(
             f"{archive}: damaged or not a tar archive ({str(error).split(':')[0]}); get it again from {URL}"
         ) from error

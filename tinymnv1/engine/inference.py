@@ -5,9 +5,10 @@ shift = beta - running_mean scale.  z is linear in the weights, so  scale w  in 
 at once; the clip follows in the register in which y was summed up.
 
 Activations live in two buffers that take turns: each convolution reads one and writes the other. The first steps, whose
-activations are large, do a few images at a time, so that what one step writes is still in the cache when the next one
-reads it; the later ones, whose weights are large, do the whole batch. For each shape of the batch a plan is kept: the
-kernels to call, with all their arguments.
+activations are large, do a few images at a time, in a pair of buffers of their own, so that what one step writes is
+still in the cache when the next one reads it. The last of them writes to its images' place in the other pair, where the
+later steps, whose weights are large, do the whole batch. For each shape of the batch a plan is kept: the kernels to
+call, with all their arguments.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from tinymnv1.ops.window import Array
 
 BAND_FLOATS = 1 << 15
 FUSED_FLOATS = 3 << 15  # scratch memory of a depthwise and a pointwise convolution in one: 384 KiB
-GROUP_FLOATS = 1 << 19  # input and output of a step for the images that the first steps do at a time: 2 MiB
+GROUP_FLOATS = 1 << 19  # input and output of a step for the images that the first steps do at a time, one at least
 
 
 def apart(channels: int) -> int:

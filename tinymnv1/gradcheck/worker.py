@@ -58,12 +58,11 @@ def _describe(value: Any) -> Any:
         value = np.asarray(value)
     elif not isinstance(value, np.ndarray):
         return "None" if value is None else f"a {type(value).__name__}"
-    value = np.array(value, copy=True, subok=False)
     if value.dtype.kind not in "fiub":
         return f"an array of {value.dtype}"
     if value.size > LARGEST:
         return f"an array of shape {value.shape}"
-    return value
+    return np.array(value, copy=True, subok=False)
 
 
 def _call(
