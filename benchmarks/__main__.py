@@ -124,11 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.benchmark or DEFAULT:
         machine, cases = describe(options), BENCHMARKS[name](options)
         result = {"machine": with_later_peaks(machine, options), "rounds": rounds, "cases": cases}
-        print(f"\n## {name}\n\n{tables.render({name: result}, name)}", flush=True)
         if target is not None:  # after each one: if the next fails, this one is kept
             save(load(target) | {name: result}, target)
         if target == RESULTS:
             update_documents(load(RESULTS))
+        print(f"\n## {name}\n\n{tables.render({name: result}, name)}", flush=True)
     return 0
 
 

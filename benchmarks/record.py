@@ -255,10 +255,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--tables-only reads no run: leave --ablation and --data-dir out")
     if args.ablation and args.data_dir:
         raise ConfigError("--ablation takes the accuracies as the runs wrote them: leave --data-dir out")
-    kept = load(RECORDS)
+    kept, told = load(RECORDS), ""
     if args.ablation:
         kept["ablation"] = ablation_of([finished(run) for run in args.runs])
-        print(ablation_table(kept["ablation"]))
+        told = ablation_table(kept["ablation"])
     elif args.runs:
         measured = [measure(run, args.data_dir) for run in args.runs]
         new = {record["curve"]: record for record, _ in measured}
@@ -268,10 +268,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record, log in measured:
             write_atomically(PICTURES / record["curve"], picture(record, log))
         kept["records"] = [r for r in kept.get("records", []) if r["curve"] not in new] + list(new.values())
-        print(records_table(list(new.values())))
+        told = records_table(list(new.values()))
     if args.runs:
         save(kept, RECORDS)
     update_page(kept)
+    print(told, end="\n" * bool(told))  # last: nothing is lost if nobody reads it
     return 0
 
 
