@@ -294,7 +294,10 @@ class InferenceEngine:
         return (1, images) if first == 1 or count >= images else (first, count)
 
     def _group(self, windows: list[Window], start: int, count: int, y: Array) -> Group:
-        """The first steps for `count` images from the start-th on; their result goes to its place in y."""
+        """The first steps for `count` images from the start-th on; their result goes to its place in y.
+
+        The last of them can be told where to write: `_first_steps` takes only blocks that are one kernel.
+        """
         pixels = windows[0].height * windows[0].width * self.model.config.in_channels  # of an image
         last, channels = windows[-1], self._steps[len(windows) - 1].channels
         result = y[start * last.out_h * last.out_w * apart(channels) :]
