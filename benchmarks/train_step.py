@@ -23,9 +23,7 @@ OURS = "tinymnv1"
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
 TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}
-FALL = 0.5
-"""In bfloat16 the losses may differ by nearly half of what the first step changes (1.4 % at width 1.0). So the change
-is compared by itself, too: within this share of it."""
+"""Of the loss. A step that changes nothing is seen: at width 1.0 the first one lowers the loss by 1.2 to 1.5 % of it."""
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:
@@ -97,9 +95,6 @@ def agree(outputs: dict[str, Any], precision: str = "float32") -> None:
     """Raise BenchmarkError unless all contenders' first losses are alike."""
     if outputs:
         require_agreement(outputs, next(iter(outputs.values())), TOLERANCE[precision])
-        if precision == "bfloat16":
-            falls = {name: [losses[0] - losses[-1]] for name, losses in outputs.items()}
-            require_agreement(falls, next(iter(falls.values())), FALL)
 
 
 def run(options: Options) -> list[dict[str, Any]]:

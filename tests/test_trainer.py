@@ -116,6 +116,8 @@ def test_an_image_that_shrinks_to_one_value_a_channel_is_refused_before_anything
         with pytest.raises(ConfigError, match="one value per channel"):
             make(replace(SHORT, batch_size=1, stem_stride=2, **settings), data, tmp_path)
     assert make(replace(SHORT, batch_size=2, stem_stride=2), data, tmp_path).position.step == 0
+    one = replace(SHORT, batch_size=1, stem_stride=2, resolution=64, early_resolution=32, epochs=1)
+    assert make(one, data, tmp_path).position.step == 0, "the only epoch of a run is at its full resolution"
     assert not list(tmp_path.iterdir())
 
 
