@@ -23,7 +23,7 @@ OURS = "tinymnv1"
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 CHECKED_STEPS = 2  # in float32 the losses part by 1e-3 and more from the third step on
 TOLERANCE = {"float32": 1e-3, "bfloat16": 6e-3}
-"""Of the loss. A step that changes nothing is seen: at width 1.0 the first one lowers the loss by 1.2 to 1.5 % of it."""
+"""Of the loss. A step that changes nothing is seen: at width 1.0 the first lowers the loss by 1.2 to 1.5 % of it."""
 
 
 def first_losses(step: Callable[[], Any]) -> list[float]:
