@@ -22,6 +22,7 @@ EVERYTHING = replace(
     augment="reflect-crop-flip",
     cutout=8,
     alternate_flip=True,
+    jitter=0.2,
     label_smoothing=0.1,
     ema_decay=0.8,
     evaluate_every=2,
@@ -83,6 +84,7 @@ def test_the_settings_of_augmentation_reach_the_batches(data, tmp_path):
         EVERYTHING.seed,
         cutout=8,
         alternate_flip=True,
+        jitter=0.2,
     )
     for (x, labels), (x2, labels2) in zip(trainer.batches.epoch(1), expected.epoch(1), strict=True):
         np.testing.assert_array_equal(x, x2)
@@ -247,6 +249,7 @@ def test_the_table_has_each_recipes_settings():
     ("settings", "words"),
     [
         ({"cutout": -1}, "--cutout must be at least 0"),
+        ({"jitter": 1.0}, "--jitter must be from 0 up to, but not including, 1, got 1.0"),
         ({"validation": -1}, "--validation must be at least 0"),
         ({"evaluate_every": 0}, "--evaluate-every must be at least 1"),
         ({"ema_decay": 1.0}, "--ema-decay must be from 0 up to, but not including, 1"),

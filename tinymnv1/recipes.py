@@ -39,7 +39,7 @@ class TrainConfig:
     early_resolution: pixels in the first epochs // 2 epochs, which take less time then; 0 means the same as later
     (progressive learning: Tan and Le 2021, arXiv 2104.00298, section 4).
     normalise: subtract the training pixels' mean and divide by their standard deviation.
-    augment, cutout, alternate_flip: see `tinymnv1.data.TrainingBatches`.
+    augment, cutout, alternate_flip, jitter: see `tinymnv1.data.TrainingBatches`.
     width, stem_stride, padding, activation, dropout, init, identity, backend: of the model; stem_stride 0 means 1 up to
     64 pixels and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
     precision: of the factors of the fused engine's pointwise products, "float32" or "bfloat16" (`TrainingEngine`).
@@ -63,6 +63,7 @@ class TrainConfig:
     augment: str = "flip"
     cutout: int = 0
     alternate_flip: bool = False
+    jitter: float = 0.0
     width: float = 0.25
     stem_stride: int = 0
     padding: str = "symmetric"
@@ -116,6 +117,7 @@ class TrainConfig:
             ("label_smoothing", 0, 1),
             ("momentum", 0, 1),
             ("dropout", 0, 1),
+            ("jitter", 0, 1),
             ("ema_decay", 0, 1),
         ):
             if not low <= (value := getattr(self, name)) < high:

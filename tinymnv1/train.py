@@ -48,6 +48,7 @@ HELP = {
     "cutout": "side in pixels of a square, at a random place of each training image, that is set to the mean colour. 0:"
     " none",
     "alternate_flip": "mirror each training image in every second epoch instead of at random",
+    "jitter": "change contrast, saturation and brightness of each training image by up to this share, such as 0.2",
     "width": "width multiplier: scales the channels of every layer",
     "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
     "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
@@ -89,6 +90,7 @@ GROUPS = {
         "augment",
         "cutout",
         "alternate_flip",
+        "jitter",
     ),
     "model": ("width", "stem_stride", "padding", "activation", "dropout", "init", "identity", "backend"),
     "training": (

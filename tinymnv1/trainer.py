@@ -192,6 +192,7 @@ class Trainer:
             self.model.buffer.ops,
             config.cutout,
             config.alternate_flip,
+            config.jitter,
         )
         self._check_last_map()
         self._early_batches: TrainingBatches | None = None

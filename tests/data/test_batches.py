@@ -11,13 +11,14 @@ from tinymnv1.data import (
     TrainingBatches,
     channel_statistics,
     draw_changes,
+    draw_colours,
     draw_holes,
     evaluation_batches,
     load_dataset,
     resize,
 )
 from tinymnv1.errors import ConfigError, DataError
-from tinymnv1.ops import crop_flip
+from tinymnv1.ops import crop_flip, recolour
 
 BACKENDS = {"numpy": ops, "numba": kernels}
 RAW = Preprocessing(8, (0, 0, 0), (1, 1, 1))
@@ -205,6 +206,47 @@ def test_batches_are_what_the_keyed_generators_draw(name, cutout, resolution, ba
         assert x.dtype == np.float32
 
 
+def test_colours_are_drawn_for_each_image_on_its_own():
+    """Contrast and saturation around 1, brightness around 0, as far as they are told to, and independent."""
+    drawn = np.array(draw_colours(20_000, 0.3, np.random.default_rng(0))) - [[1], [1], [0]]
+    assert drawn.shape == (3, 20_000)
+    assert (np.abs(drawn) <= 0.3).all()
+    np.testing.assert_allclose(drawn.mean(axis=1), 0, atol=0.006)  # four standard errors
+    np.testing.assert_allclose(drawn.std(axis=1), 0.3 / np.sqrt(3), rtol=0.02)
+    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.03
+
+
+@pytest.mark.parametrize("resolution", [16, 12])
+def test_jitter_comes_last_and_draws_last(resolution):
+    """With it a batch is what it would have been without, in other colours: its holes, too."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    preprocess = Preprocessing(resolution, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    plain, jittered = (
+        TrainingBatches(images, np.arange(20), 10, preprocess, "crop-flip", 7, ops, 5, jitter=jitter)
+        for jitter in (0.0, 0.4)
+    )
+    for k, ((x, _), (y, _)) in enumerate(zip(plain.epoch(2), jittered.epoch(2), strict=True)):
+        rng = np.random.default_rng([7, 2, k])
+        draw_changes(10, rng, 2, flip=True)
+        draw_holes(10, resolution, 5, rng)
+        contrast, saturation, brightness = draw_colours(10, 0.4, rng)
+        for a, b, c, s, t in zip(x, y, contrast, saturation, brightness, strict=True):
+            grey = a.mean(axis=2, keepdims=True)
+            np.testing.assert_allclose(b, c * (grey + s * (a - grey)) + t, atol=1e-6)
+        assert y.dtype == np.float32
+
+
+def test_recolouring_is_what_its_parts_say():
+    """Contrast 0 leaves one colour, saturation 0 a grey picture, and 1, 1, 0 the image; other images do not matter."""
+    x = np.random.default_rng(0).normal(size=(4, 5, 6, 3))
+    contrast, saturation, brightness = [0, 2, 1, 1], [3, 0, 1, 1], [0.5, 1, 0, -2]
+    y = recolour(x, contrast, saturation, brightness)
+    np.testing.assert_allclose(y[0], 0.5, atol=1e-12)
+    np.testing.assert_allclose(y[1], 2 * x[1].mean(axis=2, keepdims=True).repeat(3, axis=2) + 1, atol=1e-12)
+    np.testing.assert_allclose(y[2], x[2], atol=1e-12)
+    np.testing.assert_allclose(y[3], x[3] - 2, atol=1e-12)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_batches_leave_the_images_alone(backend):
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
@@ -257,6 +299,9 @@ def test_what_cannot_work_is_refused():
         TrainingBatches(numbered(3), np.arange(3), 1, RAW, "rotate")
     with pytest.raises(ConfigError, match="cutout"):
         TrainingBatches(numbered(3), np.arange(3), 1, RAW, cutout=-1)
+    for jitter in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="jitter"):
+            TrainingBatches(numbered(3), np.arange(3), 1, RAW, jitter=jitter)
     with pytest.raises(ConfigError, match="resolution"):
         Preprocessing(0, (0,), (1,))
     with pytest.raises(ConfigError, match="std"):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tinymnv1.data.augment import AUGMENTATIONS, Changes, draw_changes, draw_holes, first_sides
+from tinymnv1.data.augment import AUGMENTATIONS, Changes, Colours, draw_changes, draw_colours, draw_holes, first_sides
 from tinymnv1.data.batches import Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.data.cifar10 import load_cifar10
 from tinymnv1.data.dataset import Dataset, channel_statistics
@@ -18,11 +18,13 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "Changes",
+    "Colours",
     "Dataset",
     "Preprocessing",
     "TrainingBatches",
     "channel_statistics",
     "draw_changes",
+    "draw_colours",
     "draw_holes",
     "evaluation_batches",
     "first_sides",

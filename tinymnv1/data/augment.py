@@ -63,6 +63,22 @@ def draw_holes(count: int, size: int, side: int, rng: np.random.Generator) -> Ar
     return np.clip((first[0], first[0] + side, first[1], first[1] + side), 0, size).T
 
 
+class Colours(NamedTuple):
+    """How each of N images is recoloured, by `tinymnv1.ops.recolour`: contrast, saturation, brightness, (N,) each."""
+
+    contrast: Array
+    saturation: Array
+    brightness: Array
+
+
+def draw_colours(count: int, jitter: float, rng: np.random.Generator) -> Colours:
+    """Colours of `count` images: contrast and saturation uniform within jitter of 1, brightness within jitter of 0,
+    each drawn on its own (colour jitter; Howard 2013, arXiv 1312.5402).
+    """
+    contrast, saturation, brightness = rng.uniform(-jitter, jitter, (3, count))
+    return Colours(1 + contrast, 1 + saturation, brightness)
+
+
 def first_sides(count: int, seed: int) -> Array:
     """For alternating flips: which of `count` images are mirrored in the first epoch. (count,) bool.
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from tinymnv1 import ops as numpy_ops
-from tinymnv1.data.augment import AUGMENTATIONS, draw_holes, first_sides
+from tinymnv1.data.augment import AUGMENTATIONS, draw_colours, draw_holes, first_sides
 from tinymnv1.errors import ConfigError
-from tinymnv1.ops import crop_flip, cutout, normalise
+from tinymnv1.ops import crop_flip, cutout, normalise, recolour
 from tinymnv1.ops.window import Array
 
 
@@ -55,6 +55,8 @@ class TrainingBatches:
     images: (N, H, W, 3) uint8.  labels: (N,).  augment: a name in `AUGMENTATIONS`.
     cutout: side in pixels of a square that is set to zero in each image (`draw_holes`); 0 means none.
     alternate_flip: mirror an image in every second epoch instead of at random (`first_sides`).
+    jitter: how far contrast, saturation and brightness of the result change at random (`draw_colours`); 0 means not
+    at all.
     ops: the backend that makes the batches, `tinymnv1.ops` or `tinymnv1.kernels`; theirs are the same bit for bit.
     An epoch has N // batch_size batches: the rest of fewer images is left out, since the batch statistics of a handful
     of images are poor (a set smaller than one batch is one batch).
@@ -72,6 +74,7 @@ class TrainingBatches:
     ops: ModuleType = numpy_ops
     cutout: int = 0
     alternate_flip: bool = False
+    jitter: float = 0.0
     _first_sides: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class TrainingBatches:
             raise ConfigError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}")
         if self.cutout < 0:
             raise ConfigError(f"cutout must be at least 0, got {self.cutout}")
+        if not 0 <= self.jitter < 1:
+            raise ConfigError(f"jitter must be from 0 up to, but not including, 1, got {self.jitter}")
         object.__setattr__(self, "_first_sides", first_sides(len(self.images), self.seed))
 
     def __len__(self) -> int:
@@ -103,9 +108,11 @@ class TrainingBatches:
         pre = self.preprocess
         holes = draw_holes(len(chosen), pre.resolution, self.cutout, rng) if self.cutout else None
         if (height, width) == (pre.resolution, pre.resolution):
-            return self.ops.augment_batch(self.images, chosen, *changes, pre.mean, pre.std, holes)
-        x = pre(crop_flip(self.images[chosen], *changes))  # moved and mirrored, then scaled
-        return x if holes is None else cutout(x, holes)
+            x = self.ops.augment_batch(self.images, chosen, *changes, pre.mean, pre.std, holes)
+        else:
+            x = pre(crop_flip(self.images[chosen], *changes))  # moved and mirrored, then scaled
+            x = x if holes is None else cutout(x, holes)
+        return recolour(x, *draw_colours(len(chosen), self.jitter, rng)) if self.jitter else x
 
 
 def evaluation_batches(

@@ -12,7 +12,7 @@ are made to work in place.)
 """
 
 from tinymnv1.ops.activation import relu6_backward, relu6_forward, relu_backward, relu_forward
-from tinymnv1.ops.augment import augment_batch, crop_flip, cutout, normalise
+from tinymnv1.ops.augment import augment_batch, crop_flip, cutout, normalise, recolour
 from tinymnv1.ops.batchnorm import batchnorm_backward, batchnorm_forward, batchnorm_inference
 from tinymnv1.ops.conv2d import (
     conv2d_backward,
@@ -70,6 +70,7 @@ __all__ = [
     "normalise",
     "pointwise_backward",
     "pointwise_forward",
+    "recolour",
     "relu6_backward",
     "relu6_forward",
     "relu_backward",

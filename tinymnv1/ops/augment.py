@@ -1,4 +1,4 @@
-"""From stored images to a training batch: gather, move, mirror, normalise, cut out. Nothing here is random.
+"""From stored images to a training batch: gather, move, mirror, normalise, cut out, recolour. Nothing here is random.
 
 `tinymnv1.data.augment` draws what happens to each image.
 """
@@ -56,6 +56,30 @@ def cutout(x: Array, holes: Array) -> Array:
     rows, columns = np.arange(height), np.arange(width)
     hole = ((a <= rows) & (rows < b))[:, :, None] & ((c <= columns) & (columns < d))[:, None, :]  # (N, H, W)
     return np.where(hole[..., None], x.dtype.type(0), x)
+
+
+def recolour(x: Array, contrast: Array, saturation: Array, brightness: Array) -> Array:
+    """Each image in other colours.
+
+        grey = mean of the pixel's channels
+        y    = contrast * (grey + saturation * (x - grey)) + brightness
+
+    So contrast 0 would leave one colour, saturation 0 a grey picture, and contrast 1, saturation 1 and brightness 0 the
+    image as it is.
+
+    x: (N, H, W, C), normalised: contrast is about the mean colour, and brightness in standard deviations.
+    contrast, saturation, brightness: (N,).  Returns a new array of x's dtype.
+    """
+    contrast, saturation, brightness = (
+        np.asarray(a, x.dtype)[:, None, None] for a in (contrast, saturation, brightness)
+    )  # (N, 1, 1)
+    channels = x.shape[3]
+    grey = sum(x[..., c] for c in range(channels)) / x.dtype.type(channels)  # (N, H, W); faster than x.mean(axis=3)
+    grey *= contrast * (1 - saturation)
+    grey += brightness
+    y = x * (contrast * saturation)[..., None]
+    y += grey[..., None]
+    return y
 
 
 def augment_batch(
