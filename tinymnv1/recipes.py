@@ -183,7 +183,7 @@ CIFAR10: dict[str, Any] = {
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "quick": ("the default: `shapes`, width 0.25, AdamW, 4 epochs; about a minute on two cores", {}),
     "seed": (
-        "CIFAR-10 the way introductory articles train it: resized to 224 pixels, scaled to [0, 1], Adam. Takes two hours on"
+        "CIFAR-10 the way introductory articles train it: resized to 224 pixels, scaled to [0, 1], Adam. Two hours on"
         " two cores: try it with --limit 256",
         {
             "data": "cifar10",
