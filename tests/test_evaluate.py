@@ -62,7 +62,10 @@ def test_a_runs_own_images_or_the_test_images(run, capsys):
 
 
 def test_flip_averaging_stands_beside_the_plain_figure(run, capsys):
-    """Where a class is the other's mirror image it leaves nothing to decide by: so it is seen to have happened."""
+    """Where a class is the other's mirror image it leaves nothing to decide by: so it is seen to have happened.
+
+    An image and its mirror image then have the same logits, so no network gets below ln 2 on as many of each class.
+    """
     plain = printed(capsys, run, "--split", "test")
     both = printed(capsys, run, "--split", "test", "--flip")
     line = re.search(r"loss .*, accuracy (.*) %", plain)
@@ -70,7 +73,8 @@ def test_flip_averaging_stands_beside_the_plain_figure(run, capsys):
     assert float(line[1]) > 90
     assert "flip" not in plain
     averaged = re.search(r"with flip averaging: loss (.*), accuracy (.*) %", both)
-    assert float(averaged[1]) == pytest.approx(np.log(2), abs=0.1)
+    assert float(averaged[1]) > 0.9 * np.log(2), "the images of the two classes are not quite mirror images"
+    assert float(re.search(r"loss (.*), accuracy", plain)[1]) < 0.5 * np.log(2)
 
 
 def test_data_that_has_changed_is_no_longer_the_runs_own(run, pets, tmp_path, capsys):
@@ -84,6 +88,17 @@ def test_data_that_has_changed_is_no_longer_the_runs_own(run, pets, tmp_path, ca
     shutil.copy(other / "left" / "03.png", other / "left" / "00-new.png")
     evaluate.main([str(run), "--data-dir", str(other)])
     assert "not the validation images of the run" in capsys.readouterr().err
+
+
+def test_too_little_data_to_hold_any_out(run, pets, tmp_path, capsys):
+    few = tmp_path / "pets"
+    shutil.copytree(pets, few)
+    for image in sorted(few.glob("*/*.png")):
+        if int(image.stem) >= 6:
+            image.unlink()
+    with pytest.raises(ConfigError, match=r"no images like the run's can be held out .*; use --split test"):
+        evaluate.main([str(run), "--data-dir", str(few)])
+    evaluate.main([str(run), "--data-dir", str(few), "--split", "test"])
 
 
 def test_a_run_without_an_evaluation_has_no_best_checkpoint_yet(run, tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from engine_cases import branches_of_engine, images, judge_step, layers_step, make_model, result
 from numeric import relative_error
 
-from tinymnv1.engine import LayerEngine, TrainingEngine, training_engine
+from tinymnv1.engine import PRECISIONS, LayerEngine, TrainingEngine, training, training_engine
 from tinymnv1.engine.training import PointwiseStage
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.simd import host_simd
+from tinymnv1.kernels.simd import PANEL, host_simd
 from tinymnv1.optim import SGD, clip_gradient_norm
 
 # A gradient is ten or twenty layers of sums away from the loss. With enough values per channel the layers' own float32
@@ -30,8 +30,6 @@ CASES = {
     "tf, odd image": (QUARTER | {"padding": "tf"}, 12, 17, 23, 0.0),
     "symmetric, stem stride 2": (QUARTER | {"stem_stride": 2}, 8, 35, 29, 0.0),
     "tf, stem stride 2": (QUARTER | {"stem_stride": 2, "padding": "tf"}, 8, 40, 36, 0.0),
-    "2x3 images": (QUARTER, 16, 2, 3, 0.1),
-    "one image": (QUARTER, 1, 65, 65, 0.0),
     "relu, 17 to 143 channels, 1000 classes": (
         {"width": 0.28, "num_classes": 1000, "activation": "relu", "in_channels": 4}, 16, 16, 16, 0.0,
     ),
@@ -44,6 +42,8 @@ CASES = {
 FEW = {
     "width 1": ({"width": 1.0}, 12, 8, 8, 0.1),
     "1x1 images": (QUARTER, 16, 1, 1, 0.0),
+    "2x3 images": (QUARTER, 16, 2, 3, 0.1),
+    "one image": (QUARTER, 1, 65, 65, 0.0),
     "one small image": (QUARTER, 1, 33, 33, 0.0),
     "four values": (QUARTER, 4, 8, 8, 0.0),
 }
@@ -114,6 +114,20 @@ def test_where_digits_are_lost_no_more_are_lost_than_in_the_layers(name):
     assert max(ours) <= max(TOLERANCE, 5 * max(theirs))
     assert max(lost) <= max(1e-5, 5 * max(lost_by_layers))
     assert max(off_by) <= max(1e-3, 5 * max(off_by_layers))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(precision, monkeypatch):
+    """Into parts of one panel of columns or of several: 138 to 271 channels end with a panel that is not whole."""
+    x, labels = images(8, 16, 16)
+    steps = []
+    for panels in (None, 1, 3):
+        if panels:
+            monkeypatch.setattr(training, "part_columns", lambda depth, width, panels=panels: panels * PANEL)
+        engine = TrainingEngine(make_model(width=0.53), precision)
+        steps.append(result(engine.model, *engine.forward_backward(x, labels)))
+    assert_same_bits(steps[0], steps[1])
+    assert_same_bits(steps[0], steps[2])
 
 
 def test_dropout_draws_the_layers_masks():
@@ -237,9 +251,24 @@ def test_labels_that_do_not_fit_are_refused_before_anything_changes(make_engine)
 def test_batch_norm_cannot_train_on_one_value():
     """As the layers say. With M = 1 the unbiased variance is 0 / 0 and would spoil the running statistics silently."""
     x, labels = images(1, 8, 8)
-    for engine in (LayerEngine(make_model(width=0.25)), TrainingEngine(make_model(width=0.25))):
+    for make_engine in (LayerEngine, TrainingEngine):
+        model = make_model(width=0.25)
+        before = model.state_dict()
         with pytest.raises(ConfigError, match="one value per channel"):
-            engine.forward_backward(x, labels)
+            make_engine(model).forward_backward(x, labels)
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(array, before[name], err_msg=f"{name} has changed")
+
+
+def test_a_smoothing_that_does_not_fit_changes_nothing():
+    x, labels = images(2, 16, 16)
+    for make_engine in (LayerEngine, TrainingEngine):
+        model = make_model(width=0.25)
+        before = model.state_dict()
+        with pytest.raises(ConfigError, match=r"label_smoothing must be in \[0, 1\], got 1.5"):
+            make_engine(model).forward_backward(x, labels, 1.5)
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(array, before[name], err_msg=f"{name} has changed")
 
 
 def test_the_numpy_backend_walks_the_layers():
