@@ -26,6 +26,22 @@ CHANNELS = st.integers(1, 40) if JIT else st.integers(1, 5)
 SIDE = st.integers(1, 9) if JIT else st.integers(1, 4)
 
 
+@pytest.mark.parametrize(("channels", "width"), [(1, 4), (LANES, 1), (LANES + 1, 5)])
+def test_infinity_stays_in_the_windows_that_see_it(channels, width):
+    """Taps outside the image are nothing, and not zero times whatever lies elsewhere: that would be NaN."""
+    x = np.zeros((1, 1, width, channels), np.float32)
+    x[0, 0, 0] = np.inf
+    w = np.ones((3, 3, channels), np.float32)
+    y, _ = kernels.depthwise_forward(x, w)
+    np.testing.assert_array_equal(y[0, 0, 2:], 0)
+    x[0, 0, 0] = 0
+    dy = np.zeros((1, 3, 3, channels), np.float32)
+    dy[0, 0, 1] = np.nan
+    _, cache = kernels.depthwise_forward(np.zeros((1, 6, 6, channels), np.float32), w, 2)
+    dx, _ = kernels.depthwise_backward(dy, cache)
+    np.testing.assert_array_equal(dx[0, 2:], 0)  # output row 0 has seen rows 0 and 1 alone
+
+
 def as_float64(arrays):
     return [a.astype(np.float64) for a in arrays]
 

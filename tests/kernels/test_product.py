@@ -54,6 +54,16 @@ def test_the_networks_shapes(rows, depth, columns):
     test_products_of_any_size.hypothesis.inner_test(rows, depth, columns)
 
 
+@pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
+def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(monkeypatch):
+    """Into parts of one panel or of several; the last of them is narrower, and has a panel that is not whole."""
+    x, dy = numbers((300, 190), 1), numbers((300, 201), 2)
+    whole = multiply_transposed(x, dy)
+    for panels in (1, 2, 5):
+        monkeypatch.setattr(product, "part_columns", lambda depth, width, panels=panels: panels * simd.PANEL)
+        np.testing.assert_array_equal(multiply_transposed(x, dy), whole)
+
+
 def test_products_write_nothing_beyond_their_arrays(monkeypatch):
     """Register tiles are whole, results need not be: what lies before and behind an array in memory must stay."""
     handed_out = []

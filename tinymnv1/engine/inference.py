@@ -30,7 +30,7 @@ from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops.window import Array
 
-BAND_FLOATS = 1 << 15
+BAND_FLOATS = 1 << 15  # of its input that one unit of work of a depthwise convolution reads: 128 KiB
 FUSED_FLOATS = 3 << 15  # scratch memory of a depthwise and a pointwise convolution in one: 384 KiB
 GROUP_FLOATS = 1 << 19  # input and output of a step for the images that the first steps do at a time, one at least
 
@@ -151,7 +151,8 @@ class Block:
     """A depthwise convolution and the pointwise one after it, in one kernel where that is worth it.
 
     Then the first one's output never leaves the cache, but a band's first and last rows of input are read twice, and
-    the product's columns cannot be shared out. So it is done where an image has enough rows for several bands.
+    the product's columns cannot be shared out. So it is done where the batch gives about CHUNKS bands, and a band's
+    rows are nearly whole tiles of the product.
     """
 
     def __init__(self, depthwise: Depthwise, pointwise: Pointwise) -> None:
@@ -163,7 +164,7 @@ class Block:
 
     def _band(self, window: Window) -> int:
         """Rows of the output that one unit makes; 0 if the two convolutions are better done one by one."""
-        for band in (7, 4, 2):
+        for band in (7, 4, 2):  # the fewer bands, the fewer rows are read twice; 7 divides the maps of 224 pixels
             bands = -(-window.out_h // band)
             waste = whole_tiles(band * window.out_w) * bands / (window.out_w * window.out_h)
             if self._floats(window, band) <= FUSED_FLOATS and window.images * bands >= CHUNKS - 2 and waste < 1.05:
@@ -217,7 +218,7 @@ class InferenceEngine:
     """Logits of a model in evaluation mode, for batches of any size.
 
     It folds the weights as they are now: when the model has changed, make a new one. Its calls share their memory, so
-    several threads of a program need an engine each.
+    several threads of a program need an engine each; and where Numba has neither OpenMP nor TBB, a lock, too.
     """
 
     def __init__(self, model: MobileNetV1) -> None:

@@ -29,6 +29,7 @@ from tinymnv1.kernels.blocks import (
     Window,
     pack,
     padded,
+    part_columns,
     spread,
     sum_chunks,
     whole_gradient_tiles,
@@ -43,7 +44,7 @@ from tinymnv1.kernels.simd import PANEL, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Dropout, Layer, check_batch
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
-from tinymnv1.ops.loss import check_labels
+from tinymnv1.ops.loss import check_labels, check_smoothing
 from tinymnv1.ops.window import Array
 from tinymnv1.parameters import Parameter
 
@@ -159,7 +160,8 @@ class Product:
             dy_in, self.chunks, scratch, self.sums, self.kept, dw,
         )  # fmt: skip
         if not self.few:
-            weights_gradient(shape, self.kept, dy_out, z_out, bn_out, scratch, self.dw)
+            columns = part_columns(shape.channels_in, shape.width_out)
+            weights_gradient(shape, columns, self.kept, dy_out, z_out, bn_out, scratch, self.dw)
         sum_weights(self.dw, self.chunks if self.few else 1, shape.channels_in, shape.width_out, self.weight)
 
 
@@ -376,11 +378,12 @@ class TrainingEngine:
 
         x: (N, H, W, C) float32.  labels: (N,) integers.
         Fills p.grad of every parameter and updates the running statistics. Returns the mean loss in nats and the
-        logits, (N, classes). Raises ConfigError as the model's own forward does, and on labels that do not fit, before
-        anything has changed.
+        logits, (N, classes). Raises ConfigError as the model's own forward does, and on labels or a smoothing that do
+        not fit, before anything has changed.
         """
         x = self.model.check_images(x)
         check_labels(labels, len(x), self.model.config.num_classes)
+        check_smoothing(label_smoothing)
         plan = self._plan(*x.shape[:3])
         flat, scratch = np.ascontiguousarray(x).reshape(-1), self._scratch
         plan.stem.forward(flat, scratch)

@@ -22,7 +22,7 @@ each with the next, for the weights' gradient, which is a sum over rows. `terms`
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.simd import (
@@ -54,6 +54,10 @@ SCALE, SHIFT, MEAN, INV_STD, ALONG_DY, ALONG_Z, CONSTANT = range(COEFFICIENTS)
 BLOCK_ROWS = 126 // TILE_ROWS * TILE_ROWS
 """Rows of a block: long enough for the product to pay for what it loads, short enough for the second-level cache."""
 
+PART_FLOATS = 1 << 16
+"""The gradient of many weights is made in parts, some columns each, of up to 256 KiB: they and a block of both factors
+stay in the second-level cache. The wider a part, the less often the other factor is read."""
+
 _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
 _transposed = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
@@ -84,6 +88,17 @@ def spread(channels: int) -> int:
     Rows a power of two apart would share a few sets of the first-level cache, and push each other out of it.
     """
     return padded(channels) + LANES
+
+
+def part_columns(depth: int, width: int) -> int:
+    """Into parts of how many columns a weights' gradient of so many rows and columns is cut: whole panels.
+
+    No part is so wide that a thread has none. So the cut depends on the number of threads, but the result does not:
+    each number is summed in the same order in any part. (A compiled function that asks for the number of threads is
+    not cached, so this one is not compiled.)
+    """
+    panels = -(-width // PANEL)
+    return max(min(PART_FLOATS // (depth * PANEL), -(-panels // get_num_threads())), 1) * PANEL
 
 
 def whole_tiles(rows: int) -> int:
@@ -190,6 +205,17 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
 
 
 @serial
+def add_to_part(a, ia, lda, depth, rows, dz, panel, begin, end, dw, ldw):
+    """As `add_product_transposed`, for the columns of dw from begin up to end.
+
+    dz: these columns, panel by panel: rows of PANEL numbers, and the next panel `panel` elements behind.
+    """
+    for c in range(begin, end, PANEL):
+        vectors, place = min(PANEL, end - c) // LANES, (c - begin) // PANEL * panel
+        add_product_transposed(a, ia, lda, depth, rows, dz, place, PANEL, 0, vectors, dw, c, ldw)
+
+
+@serial
 def share_of_panels(group, groups, vectors):
     """The vectors of columns, from first up to last, of one of so many equal shares of the panels."""
     panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
@@ -238,6 +264,7 @@ def _pack_vector(v, w, depth, columns, transposed, packed):
     vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
     p = v // TILE_VECTORS * TILE_VECTORS
     whole = p + TILE_VECTORS <= vectors
+    # One vector of a panel: its first row's place, and from one row to the next.
     step = PANEL if whole else LANES
     place = p * rows * LANES + (v - p) * LANES if whole else v * rows * LANES
     if transposed:
@@ -268,8 +295,8 @@ def pack(w, depth, columns, transposed, packed):
     """The weights w (depth, columns), flat, as `product` reads them; zero beyond the last column.
 
     Panel by panel of PANEL columns, in which a row of the panel follows the other. Vectors of columns that do not
-    fill a panel have a panel of LANES columns each. Either way, vector v begins at v * depth * LANES; if packed holds
-    pairs (w[k, c], w[k + 1, c]), at v * terms * LANES.
+    fill a panel have a panel of LANES columns each. Either way, a panel whose first vector is v begins at
+    v * depth * LANES; if packed holds pairs (w[k, c], w[k + 1, c]), at v * terms * LANES.
     transposed: w is (columns, depth), and its transpose is packed.
     """
     for v in prange((columns + LANES - 1) // LANES):

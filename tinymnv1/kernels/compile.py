@@ -30,8 +30,9 @@ PRANGE_ONLY = {"prange": True} | dict.fromkeys(OTHER_LOOPS, False)
 """Numba need not look for other loops to run in parallel."""
 
 CHUNKS = 16
-"""Into how many parts a reduction over pixels or images is split, at most. It fixes the order of summation, so it is
-a constant and not the number of threads."""
+"""Into how many parts a reduction over pixels or images is split, at most, where each part needs much memory for its
+sums; elsewhere each block of rows is a part. It fixes the order of summation, so it is a constant and not the number of
+threads."""
 
 
 def _version() -> str:

@@ -35,7 +35,7 @@ from tinymnv1.ops.window import Array, span
 
 @serial
 def _weight(w, i, inside, n):
-    """A tap's weights, or zeros if its row lies outside the image. That row is then read from inside, and not used."""
+    """A tap's weights, or zeros if its row lies outside the image: they then meet the numbers of the nearest row."""
     return load(w, i, n) if inside else vzero()
 
 
@@ -137,6 +137,7 @@ def _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels,
     even = (h + top) % 2 == 0
     ra, rb = (h + top) // 2, (h + top) // 2 - 1
     in_a, in_b = ra < out_h, even and 0 <= rb < out_h
+    width_b = out_w if in_b else 0  # a row that did not meet this one has no pixels, whatever lies there
     ia, ib = (0 if even else 1), 2
     row_a, row_b = row_start(n, ra, out_h, out_w * channels) + c, row_start(n, rb, out_h, out_w * channels) + c
     iwa, iwb = 3 * ia * channels + c, 3 * ib * channels + c
@@ -148,7 +149,7 @@ def _backward_stride2_row3(dy, x, w, dx, dw, idw, n, h, height, width, channels,
     row = (n * height + h) * width * channels + c
     for u in range((width + left + 1) // 2):
         a1, b1 = a0, b0  # the output one column to the left
-        a0, b0 = _pixel(dy, row_a, u, out_w, channels, k), _pixel(dy, row_b, u, out_w, channels, k)
+        a0, b0 = _pixel(dy, row_a, u, out_w, channels, k), _pixel(dy, row_b, u, width_b, channels, k)
         v = 2 * u - left
         if v >= 0:  # v' = 2 u: column 0 of this output, column 2 of the one to the left
             place = row + v * channels

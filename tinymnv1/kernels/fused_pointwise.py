@@ -7,7 +7,7 @@ Backward, a block of dz_out is made from dy_out and z_out as it is loaded (`bloc
 transposed weights is da_in; and while that is in the cache the clip's mask turns it into dy_in, and the sums are taken
 that the batch norm of z_in needs. The weights' gradient is the sum over all rows of a_in^T dz_out, and both factors lie
 in the cache as well: if the weights are few, each chunk of the rows adds into a sum of its own. If they are many, the
-sums would not stay in the cache; a_in is then kept, and `weights_gradient` shares out the columns of dw instead.
+sums would not stay in the cache; a_in is then kept, and `weights_gradient` shares out dw itself instead.
 
 The factors are float32, or rounded to bfloat16 and paired (`blocks.py`): the arrays of packed weights, of scratch
 memory and of kept factors then hold pairs, and Numba compiles the same functions again for them. Sums are float32.
@@ -31,6 +31,7 @@ from tinymnv1.kernels.blocks import (
     SHIFT,
     activate,
     add_product_transposed,
+    add_to_part,
     block_moments,
     fill_zero,
     gradient,
@@ -245,44 +246,45 @@ def pointwise_backward(
 
 
 @serial
-def _weights_panel(p, shape, kept, dy_out, z_out, bn_out, dz, dw):
+def _weights_part(begin, end, shape, kept, dy_out, z_out, bn_out, dz, dw):
     rows, block, _, channels_in, width_in, _, width_out, _, _ = shape
-    first = p * TILE_VECTORS
-    last, lda = min(first + TILE_VECTORS, width_out // LANES), width_in + LANES
+    lda, panel = width_in + LANES, block * PANEL
     for k in range((channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS):
-        fill_zero(dw, k * width_out + first * LANES, (last - first) * LANES)
+        fill_zero(dw, k * width_out + begin, end - begin)
     for start in range(0, rows, block):
-        count = min(block, rows - start)
-        for c in range(first * LANES, last * LANES, LANES):
-            _gradient_column(dy_out, z_out, start * width_out, count, width_out, c, bn_out, dz, c - first * LANES)
-        place, count = start // numbers_in(kept) * lda, terms(kept, count)
-        add_product_transposed(
-            kept, place, lda, channels_in, count, dz, 0, PANEL, 0, last - first, dw, first * LANES, width_out
-        )
+        count, place = min(block, rows - start), start // numbers_in(kept) * lda
+        _gradient_columns(dy_out, z_out, start * width_out, count, width_out, begin, end, bn_out, dz, panel)
+        add_to_part(kept, place, lda, channels_in, terms(kept, count), dz, panel, begin, end, dw, width_out)
 
 
 @parallel
-def weights_gradient(shape, kept, dy_out, z_out, bn_out, scratch, dw):
+def weights_gradient(shape, columns, kept, dy_out, z_out, bn_out, scratch, dw):
     """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it.
 
-    dw: (whole_gradient_tiles(channels_in), width_out), flat. A unit of work is a panel of it.
-    scratch: (threads, at least block * PANEL).
+    dw: (whole_gradient_tiles(channels_in), width_out), flat. A unit of work is a part of so many columns.
+    scratch: (threads, at least block * (width_out + PANEL)).
     """
-    for p in prange((shape.width_out + PANEL - 1) // PANEL):
-        _weights_panel(np.int64(p), shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)
+    for part in prange((shape.width_out + columns - 1) // columns):
+        begin = np.int64(part) * columns
+        end = min(begin + columns, shape.width_out)
+        _weights_part(begin, end, shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)
 
 
 @serial
-def _gradient_column(dy, z, iz, rows, width, c, bn, dz, idz):
-    """As `blocks.gradient`, for the one vector of columns at c; rows PANEL apart in dz, or pairs across two rows."""
-    from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
-    constant = vload(bn, CONSTANT * width + c)
-    place, step = iz + c, 2 // numbers_in(dz) * PANEL
+def _gradient_columns(dy, z, iz, rows, width, begin, end, bn, dz, panel):
+    """As `blocks.gradient`, for the columns from begin up to end: panels of PANEL columns, `panel` apart in dz.
+
+    A panel has rows of PANEL floats, or of as many pairs across two rows.
+    """
+    step = 2 // numbers_in(dz) * PANEL
     for r in range(0, rows, 2):
-        d0 = vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant))
-        d1 = vzero()
-        if r + 1 < rows:
-            d1 = vfma(vload(dy, place + width), from_dy, vfma(vload(z, place + width), from_z, constant))
-        vstore_rows(dz, idz, PANEL, d0, d1)
-        place += 2 * width
-        idz += step
+        for c in range(begin, end, LANES):
+            from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
+            constant, place = vload(bn, CONSTANT * width + c), iz + c
+            d0 = vfma(vload(dy, place), from_dy, vfma(vload(z, place), from_z, constant))
+            d1 = vzero()
+            if r + 1 < rows:
+                d1 = vfma(vload(dy, place + width), from_dy, vfma(vload(z, place + width), from_z, constant))
+            within = c - begin
+            vstore_rows(dz, r // 2 * step + within // PANEL * panel + within % PANEL, PANEL, d0, d1)
+        iz += 2 * width

@@ -1,7 +1,8 @@
 """The inference engine's kernels: convolutions with a bias and a clip, batch norm being folded into the weights.
 
-Rows are padded, as `blocks.py` says. The rows of an activation are `spread` apart, so that a block of them can be read
-where it lies. Work is shared out by blocks of rows and by channels, so that one image, too, keeps all threads busy.
+Rows are padded, as `blocks.py` says. Those of an activation may lie further apart (ldx, ldy), so that a block of them
+can be read where it lies: `engine.inference.apart` says when. Work is shared out by blocks of rows and by channels, so
+that one image, too, keeps all threads busy.
 """
 
 import numpy as np

@@ -18,9 +18,11 @@ from numba import get_thread_id, prange
 from tinymnv1.kernels.blocks import (
     BLOCK_ROWS,
     add_product_transposed,
+    add_to_part,
     fill_zero,
     pack,
     padded,
+    part_columns,
     product,
     share_of_panels,
     spread,
@@ -74,6 +76,8 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
     first, last = share_of_panels(group, groups, (columns + LANES - 1) // LANES)
     count, edge = min(block, rows - start), block * lda
     whole = count // TILE_ROWS * TILE_ROWS
+    # A panel that reaches beyond y's last column takes all its rows from a, so y must end with a whole vector if only
+    # the rows of the last tile are to be copied there.
     if depth <= NARROW and columns % LANES == 0:
         tiles, place, ldt = x, start * depth, depth
         _copy_in(x, (start + whole) * depth, depth, count - whole, depth, a, whole * lda, lda)
@@ -87,7 +91,7 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
         if done > 0:
             product(tiles, place, ldt, depth, done, packed, v, end, y, start * columns, columns)
         if done < count:
-            rest, c = count - done, v * LANES
+            rest, c = count - done, v * LANES  # `product` adds v * LANES to where it writes: hence edge - c
             product(a, done * lda, lda, depth, rest, packed, v, end, a, edge - c, PANEL)
             copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
         v = end
@@ -123,19 +127,21 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
 
 
 @serial
-def _add_panel(p, kept, dy, dw, rows, depth, columns, block, lda, width, tall, a):
-    c, n = p * PANEL, min(PANEL, width - p * PANEL)
+def _add_part(begin, end, kept, dy, dw, rows, depth, columns, block, lda, width, tall, a):
+    panel = block * PANEL
     for k in range(tall):
-        fill_zero(dw, k * width + c, n)
+        fill_zero(dw, k * width + begin, end - begin)
     for start in range(0, rows, block):
         count = min(block, rows - start)
-        _copy_in(dy, start * columns + c, columns, count, min(PANEL, columns - c), a, 0, PANEL)
-        add_product_transposed(kept, start * lda, lda, depth, count, a, 0, PANEL, 0, n // LANES, dw, c, width)
+        for c in range(begin, end, PANEL):
+            place = (c - begin) // PANEL * panel
+            _copy_in(dy, start * columns + c, columns, count, min(PANEL, columns - c), a, place, PANEL)
+        add_to_part(kept, start * lda, lda, depth, count, a, panel, begin, end, dw, width)
 
 
 @parallel
-def _add_products(x, kept, dy, dw, rows, depth, columns, block, chunks, lda, ldz, width, tall, scratch):
-    """dw[chunk] = x[rows].T @ dy[rows] for each chunk of the rows; or, with one chunk, for each panel of dw."""
+def _add_products(x, kept, dy, dw, rows, depth, columns, block, chunks, part, lda, ldz, width, tall, scratch):
+    """dw[chunk] = x[rows].T @ dy[rows] for each chunk of the rows; or, with one chunk, in parts of so many columns."""
     if chunks > 1:
         for chunk in prange(chunks):
             a = scratch[get_thread_id()]
@@ -144,9 +150,11 @@ def _add_products(x, kept, dy, dw, rows, depth, columns, block, chunks, lda, ldz
         for b in prange((rows + block - 1) // block):
             start = np.int64(b) * block
             _copy_in(x, start * depth, depth, min(block, rows - start), depth, kept, start * lda, lda)
-        for p in prange((width + PANEL - 1) // PANEL):
-            a = scratch[get_thread_id()]
-            _add_panel(np.int64(p), kept, dy, dw, rows, depth, columns, block, lda, width, tall, a)
+        for p in prange((width + part - 1) // part):
+            a, begin = scratch[get_thread_id()], np.int64(p) * part
+            _add_part(
+                begin, min(begin + part, width), kept, dy, dw, rows, depth, columns, block, lda, width, tall, a
+            )  # fmt: skip
 
 
 def multiply(x: Array, w: Array) -> Array:
@@ -176,8 +184,8 @@ def multiply_transposed(x: Array, dy: Array) -> Array:
     kept = aligned((rows + TILE_ROWS) * spread(depth) if chunks == 1 else 0)
     scratch = scratch_memory(block * (spread(depth) + spread(columns) + PANEL) + PANEL)
     _add_products(
-        x.reshape(-1), kept, dy.reshape(-1), dw, rows, depth, columns, block, chunks, spread(depth), spread(columns),
-        width, tall, scratch,
+        x.reshape(-1), kept, dy.reshape(-1), dw, rows, depth, columns, block, chunks, part_columns(depth, width),
+        spread(depth), spread(columns), width, tall, scratch,
     )  # fmt: skip
     if chunks == 1:
         return np.ascontiguousarray(dw.reshape(tall, width)[:depth, :columns])

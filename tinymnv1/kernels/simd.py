@@ -60,6 +60,16 @@ if config.DISABLE_JIT:
 else:
     from tinymnv1.kernels.simd_llvm import make_vectors
 
+
+def multiplies_bfloat16() -> bool:
+    """Whether a product of pairs takes one instruction here, and not several: with AVX-512 BF16."""
+    if config.DISABLE_JIT or LANES < 16:
+        return False
+    from tinymnv1.kernels.simd_llvm import has_bfloat16
+
+    return has_bfloat16()
+
+
 _vectors = make_vectors(LANES)
 vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
 numbers_in, store_pair = _vectors.numbers_in, _vectors.store_pair

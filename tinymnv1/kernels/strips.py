@@ -127,15 +127,14 @@ def _strip_of_two(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy
 @serial
 def _one_output(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, c0, c1, v, width, k):
     """One output of any stride; k: n of `load`. i0, i1, i2: index of the rows; v: the window's leftmost column."""
-    nothing = 9 * ldw
     in0, in1, in2 = 0 <= v < width, 0 <= v + 1 < width, 0 <= v + 2 < width
-    v0, v1, v2 = (v if in0 else 0) * ldx, (v + 1 if in1 else 0) * ldx, (v + 2 if in2 else 0) * ldx
+    v0, v1, v2 = v * ldx, (v + 1) * ldx, (v + 2) * ldx
     for c in range(c0, c1, LANES):
         s = _begin(bias, c)
         for i, q in ((i0, q0), (i1, q1), (i2, q2)):
-            s = vfma(load(x, i + v0 + c, k), load(w, (q if in0 else nothing) + c, k), s)
-            s = vfma(load(x, i + v1 + c, k), load(w, (q + ldw if in1 else nothing) + c, k), s)
-            s = vfma(load(x, i + v2 + c, k), load(w, (q + 2 * ldw if in2 else nothing) + c, k), s)
+            s = vfma(_column(x, i + v0 + c, in0, k), load(w, q + c, k), s)
+            s = vfma(_column(x, i + v1 + c, in1, k), load(w, q + ldw + c, k), s)
+            s = vfma(_column(x, i + v2 + c, in2, k), load(w, q + 2 * ldw + c, k), s)
         store(y, iy + c, _finish(s, bias, low, high), k)
 
 
