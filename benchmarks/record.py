@@ -31,7 +31,7 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.files import write_atomically
 from tinymnv1.plots import curves
 from tinymnv1.recipes import FIELDS, RECIPES, TrainConfig, make_config, shown
-from tinymnv1.runs import load_trained
+from tinymnv1.runs import load_trained, resume_command
 from tinymnv1.trainer import evaluate, flip_averaged
 
 PAGE, RECORDS, PICTURES = (ROOT / "benchmarks" / name for name in ("RECORDS.md", "records.json", "records"))
@@ -54,8 +54,15 @@ def options(config: TrainConfig, base: TrainConfig) -> list[str]:
 
 
 def name_of(config: TrainConfig) -> str:
-    """The recipe with the fewest differences, and the options for these: "quick", "quick --epochs 2"."""
-    choices = ([recipe, *options(config, make_config(recipe))] for recipe in RECIPES)
+    """The recipe with the fewest differences, and the options for these: "quick", "quick --epochs 2".
+
+    A recipe that leaves the precision to the processor counts as bfloat16, so that a name is the same on any.
+    """
+    choices = []
+    for recipe in RECIPES:
+        base = make_config(recipe)
+        base = replace(base, precision="bfloat16") if base.precision == "auto" else base
+        choices.append([recipe, *options(config, base)])
     return " ".join(min(choices, key=len))
 
 
@@ -78,7 +85,8 @@ def finished(run: Path) -> Log:
     """The log of a run that has come to its end. Raises BenchmarkError if it has not."""
     log = read_log(run)
     if (done := log.history[-1]["epoch"]) < log.config.epochs:
-        raise BenchmarkError(f"{run}: has done {done:g} of {log.config.epochs} epochs: finish it with --resume {run}")
+        told = f"{run}: has done {done:g} of {log.config.epochs} epochs"
+        raise BenchmarkError(f"{told}: finish it with {resume_command(run)}")
     return log
 
 

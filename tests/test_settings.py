@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinymnv1.data import load_shapes
+from tinymnv1.kernels import simd
 from tinymnv1.optim import SGD, Adam, AdamW
 from tinymnv1.recipes import TrainConfig
 from tinymnv1.schedules import constant, cosine, one_cycle, step_decay, warmup
@@ -42,6 +43,17 @@ def test_of_the_backend_and_the_engine(data, tmp_path):
     assert type(by_numpy.engine).__name__ == "LayerEngine"
     for precision in ("float32", "bfloat16"):
         assert Trainer(replace(SHORT, precision=precision), data, tmp_path).engine.precision == precision
+
+
+@pytest.mark.parametrize(("multiplies", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_what_the_processor_is_fast_in(multiplies, precision, data, tmp_path, monkeypatch):
+    """And the run remembers which that was: it may be resumed on another processor."""
+    monkeypatch.setattr(simd, "multiplies_bfloat16", lambda: multiplies)
+    config = replace(SHORT, precision="auto")
+    trainer = Trainer(config, data, tmp_path)
+    assert (trainer.engine.precision, trainer.config.precision) == (precision, precision)
+    for plain in (replace(config, engine="layers"), replace(config, backend="numpy")):
+        assert Trainer(plain, data, tmp_path).config.precision == "float32"
 
 
 def test_of_the_preprocessing(data, tmp_path):

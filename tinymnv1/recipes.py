@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tinymnv1.data import AUGMENTATIONS, DATASETS, FOLDER_RESOLUTION, Dataset
-from tinymnv1.engine import PRECISIONS
+from tinymnv1.engine import PRECISIONS, fastest_precision
 from tinymnv1.errors import ConfigError
 from tinymnv1.model import INITS, MAX_WIDTH
 
@@ -21,7 +21,7 @@ CHOICES = {
     "init": INITS,
     "backend": ("numba", "numpy"),
     "engine": ("fused", "layers"),
-    "precision": PRECISIONS,
+    "precision": ("auto", *PRECISIONS),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "augment": tuple(AUGMENTATIONS),
@@ -42,7 +42,8 @@ class TrainConfig:
     augment, cutout, alternate_flip, jitter: see `tinymnv1.data.TrainingBatches`.
     width, stem_stride, padding, activation, dropout, init, identity, backend: of the model; stem_stride 0 means 1 up to
     64 pixels and 2 above.  engine: "fused" or "layers"; the numpy backend always walks the layers.
-    precision: of the factors of the fused engine's pointwise products, "float32" or "bfloat16" (`TrainingEngine`).
+    precision: of the factors of the fused engine's pointwise products, "float32" or "bfloat16" (`TrainingEngine`); or
+    "auto", which becomes one of them when a run begins (`effective_precision`).
     epochs: passes over the training images.  batch_size: images per step.  optimizer: a name in OPTIMIZERS.
     lr: the schedule's highest.  momentum, nesterov: SGD's.  weight_decay: see `tinymnv1.optim`.
     schedule: of the learning rate over the run's steps.  warmup: epochs over which it first rises from zero.
@@ -127,10 +128,8 @@ class TrainConfig:
             raise ConfigError(f"--width must be above 0 and at most {MAX_WIDTH}, got {self.width}")
         if self.seed < 0:
             raise ConfigError(f"--seed must be at least 0, got {self.seed}")
-        if self.precision != "float32" and (self.engine, self.backend) != ("fused", "numba"):
-            raise ConfigError(
-                f"--precision {self.precision} needs --engine fused and --backend numba; use --precision float32"
-            )
+        if self.precision == "bfloat16" and (self.engine, self.backend) != ("fused", "numba"):
+            raise ConfigError("--precision bfloat16 needs --engine fused and --backend numba; use --precision float32")
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ConfigError("--nesterov needs a --momentum above 0; add --no-nesterov")
         if self.early_resolution > self.effective_resolution():
@@ -157,6 +156,12 @@ class TrainConfig:
         """The stem's stride: as asked for, or 1 up to 64 pixels (the CIFAR form) and 2 above."""
         return self.stem_stride or (1 if self.effective_resolution() <= 64 else 2)
 
+    def effective_precision(self) -> str:
+        """As asked for; "auto" is bfloat16 where the engine knows it and this processor multiplies it, else float32."""
+        if self.precision != "auto":
+            return self.precision
+        return fastest_precision() if (self.engine, self.backend) == ("fused", "numba") else "float32"
+
     def part_of(self, dataset: Dataset) -> Dataset:
         """What a run uses of a data set: validation images held out, and both parts limited."""
         if self.validation:
@@ -171,7 +176,7 @@ CIFAR10: dict[str, Any] = {
     "alternate_flip": True,
     "init": "fan-in",
     "identity": 0.577,  # 1 / sqrt(3): as long as a column of such an initial matrix
-    "precision": "bfloat16",
+    "precision": "auto",
     "batch_size": 128,
     "optimizer": "sgd",
     "lr": 0.3,

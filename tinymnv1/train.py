@@ -27,6 +27,7 @@ from tinymnv1.runs import (
     load_run,
     new_run_folder,
     next_run_folder,
+    resume_command,
 )
 from tinymnv1.trainer import Evaluation, Interrupted, Row, Trainer
 
@@ -61,7 +62,7 @@ HELP = {
     "backend": "numba: compiled, float32; numpy: slow, but every line can be stepped through",
     "engine": "fused: the whole network on a few kernels; layers: one op after the other (always, with numpy)",
     "precision": "of the factors in the fused engine's 1x1 convolutions; bfloat16 trains faster on a processor that"
-    " multiplies it (AVX-512 BF16), and slower on others. Evaluation is float32 in any case",
+    " multiplies it (AVX-512 BF16), and slower on others; auto: the faster one. Evaluation is float32 in any case",
     "epochs": "passes over the training images",
     "batch_size": "images per optimizer step",
     "optimizer": "which optimizer",
@@ -268,7 +269,7 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
         result = _fit(trainer)
     except Interrupted:
         with contextlib.suppress(BrokenPipeError):  # Ctrl-C may have stopped the reader, too
-            print(f"stopped and saved; go on with: python -m tinymnv1.train --resume {folder}", file=sys.stderr)
+            print(f"stopped and saved; go on with: {resume_command(folder)}", file=sys.stderr)
         return 130
     _draw(trainer, result)
     best = plots.best_row(trainer.history)
@@ -288,7 +289,7 @@ def _announce(trainer: Trainer) -> None:
         print(
             f"MobileNetV1, width {config.width:g}, {parameters:,} parameters; {len(dataset.train_labels):,} training"
             f" and {len(dataset.test_labels):,} {dataset.held_out} images of {dataset.name},"
-            f" {pixels}; run folder {trainer.folder}",
+            f" {pixels}{', bfloat16' * (config.precision == 'bfloat16')}; run folder {trainer.folder}",
             flush=True,
         )
         if trainer.position.epoch == config.epochs:

@@ -164,6 +164,7 @@ class Trainer:
         on_epoch: Callable[[Row], None] = lambda row: None,
         on_evaluate: Callable[[int], None] = lambda images: None,
     ) -> None:
+        config = replace(config, precision=config.effective_precision())  # a run keeps it, wherever it is resumed
         self.config, self.dataset, self.folder = config, dataset, folder
         self.checkpoint_seconds = checkpoint_seconds
         self.on_step, self.on_epoch, self.on_evaluate = on_step, on_epoch, on_evaluate

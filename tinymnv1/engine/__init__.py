@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from tinymnv1.engine.inference import InferenceEngine
     from tinymnv1.engine.training import TrainingEngine
 
-__all__ = ["PRECISIONS", "InferenceEngine", "LayerEngine", "TrainingEngine", "inference_engine", "training_engine"]
+__all__ = [
+    "PRECISIONS",
+    "InferenceEngine",
+    "LayerEngine",
+    "TrainingEngine",
+    "fastest_precision",
+    "inference_engine",
+    "training_engine",
+]
 
 
 PRECISIONS = ("float32", "bfloat16")
@@ -32,6 +40,13 @@ def __getattr__(name: str) -> Any:
 
         return InferenceEngine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def fastest_precision() -> str:
+    """Of PRECISIONS, the one in which the fused engine trains faster on this processor."""
+    from tinymnv1.kernels import simd
+
+    return "bfloat16" if simd.multiplies_bfloat16() else "float32"
 
 
 def training_engine(

@@ -2,7 +2,7 @@
 
 from tinymnv1.model import MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
-from tinymnv1.ops.loss import check_labels
+from tinymnv1.ops.loss import check_labels, check_smoothing
 from tinymnv1.ops.window import Array
 
 
@@ -17,9 +17,10 @@ class LayerEngine:
 
         x: (N, H, W, C) of the model's dtype.  labels: (N,) integers.
         Fills p.grad of every parameter and updates the running statistics. Returns the mean loss in nats and the
-        logits, (N, classes). Raises ConfigError on labels that do not fit, before anything has changed.
+        logits, (N, classes). Raises ConfigError on labels or a smoothing that do not fit, before anything has changed.
         """
         check_labels(labels, len(x), self.model.config.num_classes)
+        check_smoothing(label_smoothing)
         logits = self.model.forward(x, train=True)
         loss, dlogits = softmax_cross_entropy(logits, labels, label_smoothing)
         self.model.backward(dlogits)
