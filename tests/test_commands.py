@@ -364,6 +364,19 @@ def test_what_ends_a_command_is_one_line(error, status, told, capsys):
     assert told in lines[0]
 
 
+def test_a_command_may_be_started_without_an_output(monkeypatch):
+    """With `>&-` in a shell, and in Windows without a console, sys.stdout is None."""
+
+    def main():
+        print("a word")
+        sys.stdout.flush()
+        return 0
+
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run_command(main) == 0
+    sys.stdout.close()
+
+
 def test_a_number_of_threads_is_the_kernels():
     import numba
 

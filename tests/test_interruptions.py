@@ -271,8 +271,18 @@ def test_data_that_has_only_moved_is_taken(stopped, images, expected, tmp_path):
     assert result(stopped) == expected
 
 
+def test_a_checkpoint_is_not_a_folder(stopped, capsys):
+    assert command("--resume", stopped / "last.safetensors") == 2
+    one_line(capsys, f"is a file; give --resume the folder that it lies in, {stopped}")
+
+
+def test_the_command_to_go_on_with_can_be_pasted():
+    assert runs.resume_command(Path("my runs/1")) == "python -m tinymnv1.train --resume 'my runs/1'"
+
+
 def test_a_changed_configuration_is_refused_by_name(stopped, tmp_path, capsys):
     refused(stopped, capsys, "--weight-decay 0.0005, not 0.1", arguments=("--weight-decay", "0.1"))
+    refused(stopped, capsys, "--normalise, not --no-normalise", arguments=("--no-normalise",))
     config = stopped / "config.json"
     original = config.read_text()
     config.write_text(original.replace('"epochs": 2', '"epochs": 3'))
@@ -308,6 +318,12 @@ def test_runs_that_start_together_get_a_folder_each(tmp_path, monkeypatch):
     seen = iter([tmp_path / "shapes-1", tmp_path / "shapes-1", tmp_path / "shapes-2"])
     monkeypatch.setattr(runs, "next_run_folder", lambda parent, stem: next(seen))
     assert [runs.claim_next_folder(tmp_path, "shapes").name for _ in range(2)] == ["shapes-1", "shapes-2"]
+
+
+def test_a_link_to_nowhere_is_no_free_folder(tmp_path):
+    """The disk that it leads to is not there at the moment."""
+    (tmp_path / "shapes-1").symlink_to(tmp_path / "elsewhere")
+    assert runs.claim_next_folder(tmp_path, "shapes").name == "shapes-2"
 
 
 @pytest.mark.parametrize("lines", [0, 1])

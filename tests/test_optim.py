@@ -87,6 +87,20 @@ def test_both_backends_take_the_same_steps(make):
         np.testing.assert_allclose(a.data, b.data, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+def test_an_interrupted_step_leaves_the_identity_in_place(monkeypatch):
+    model = MobileNetV1(10, 0.1, backend="numpy", identity=0.5)
+    before, sgd = model.state_dict(), SGD(model.parameters(), 0.1, weight_decay=1e-3)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sgd, "_update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sgd.step()
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(array, before[name], atol=1e-7, err_msg=name)
+
+
 def test_the_kernels_take_the_steps_of_a_numba_model(monkeypatch):
     called = []
     monkeypatch.setattr(kernels, "sgd_step", lambda *arguments: called.append(arguments))

@@ -24,6 +24,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int]) -> int:
     """Run a command line's main; turn what a user can mend into one line on stderr and status 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us (`>&-`), or pythonw
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 (open until the end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
@@ -36,7 +39,7 @@ def run_command(main: Callable[[], int]) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except MemoryError:
-        print("error: not enough memory; use a smaller --batch-size, --resolution or --width", file=sys.stderr)
+        print("error: not enough memory; take fewer images at a time, fewer pixels or channels", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -66,7 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the model knows the classes {', '.join(trained.classes)}; this data has {', '.join(dataset.classes)}"
         )
     if data == config.data:
-        dataset = (replace(config, validation=0) if args.split == "test" else config).part_of(dataset)
+        try:
+            dataset = (replace(config, validation=0) if args.split == "test" else config).part_of(dataset)
+        except ConfigError as error:
+            raise ConfigError(
+                f"no images like the run's can be held out of this data ({error}); use --split test"
+            ) from error
         own = "validation" if config.validation else "test"
         if dataset.held_out == own and dataset.fingerprint()["test images"] != trained.data.get("test images"):
             print(

@@ -27,8 +27,9 @@ from tinymnv1.layers import (
     GlobalAvgPool,
     Linear,
     Pointwise,
+    check_batch,
 )
-from tinymnv1.ops.window import Array
+from tinymnv1.ops.window import Array, span
 from tinymnv1.parameters import Parameter, add_identity, pack
 
 STEM_CHANNELS = 32
@@ -284,7 +285,16 @@ class MobileNetV1:
         Returns (N, num_classes). Raises ConfigError on another shape or dtype, and in training if a batch norm would
         see a single value a channel.
         """
-        return self.net.forward(self.check_images(x), train)
+        x = self.check_images(x)
+        if train:
+            self._check_smallest_map(*x.shape[:3])
+        return self.net.forward(x, train)
+
+    def _check_smallest_map(self, images: int, height: int, width: int) -> None:
+        """Raise ConfigError if a batch norm would see one value a channel, before any has moved its statistics."""
+        for stride in (self.config.stem_stride, *(stride for _, _, stride in self.config.blocks)):
+            height, width = (span(size, KERNEL, stride, self.config.padding)[0] for size in (height, width))
+        check_batch(images * height * width)
 
     def check_images(self, x: Array) -> Array:
         """x as an array, if it is a batch of images for this model: (N, H, W, in_channels), of the model's dtype.

@@ -58,10 +58,12 @@ class Optimizer:
         pulled = [p for p in self.parameters.values() if p.identity and self.weight_decay]
         for p in pulled:
             add_identity(p.data, -p.identity)
-        for run, state in zip(self.runs, self.flat_state, strict=True):
-            self._update(run, state, self.weight_decay if run.decay else 0.0)
-        for p in pulled:
-            add_identity(p.data, p.identity)
+        try:
+            for run, state in zip(self.runs, self.flat_state, strict=True):
+                self._update(run, state, self.weight_decay if run.decay else 0.0)
+        finally:  # an interrupt does not leave the matrices without it
+            for p in pulled:
+                add_identity(p.data, p.identity)
 
     def _update(self, run: Run, state: dict[str, Array], weight_decay: float) -> None:
         raise NotImplementedError

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ def load_run(folder: Path) -> SavedRun:
     cannot be read, or if config.json contradicts them, which happens when it was edited or when a file is another
     run's.
     """
+    if folder.is_file():
+        raise CheckpointError(f"{folder}: is a file; give --resume the folder that it lies in, {folder.parent}")
     damages = []
     for name in (LAST, PREVIOUS):
         path = folder / name
@@ -137,10 +140,11 @@ def check_same_settings(folder: Path, before: TrainConfig, config: TrainConfig) 
     """
     for key, value in asdict(config).items():
         if key != "data_dir" and value != (then := getattr(before, key)):
-            raise CheckpointError(
-                f"{folder}: was trained with --{key.replace('_', '-')} {then}, not {value};"
-                " resume without that option, or start a new run"
-            )
+            flag = key.replace("_", "-")
+            told = f"--{flag} {then}, not {value}"
+            if isinstance(value, bool):
+                told = f"--{flag}, not --no-{flag}" if then else f"--no-{flag}, not --{flag}"
+            raise CheckpointError(f"{folder}: was trained with {told}; resume without that option, or start a new run")
 
 
 def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, data: dict[str, str]) -> None:
@@ -207,8 +211,13 @@ def write_metrics(path: Path, header: dict[str, str], rows: Sequence[dict[str, f
 
 def _way_on(folder: Path) -> str:
     if has_run(folder):
-        return f"the last good checkpoint is there: go on with python -m tinymnv1.train --resume {folder}"
+        return f"the last good checkpoint is there: go on with {resume_command(folder)}"
     return "nothing of the run is saved yet: start it again"
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run, whatever the folder is called."""
+    return f"python -m tinymnv1.train --resume {shlex.quote(str(folder))}"
 
 
 def has_run(folder: Path) -> bool:
@@ -237,7 +246,9 @@ def new_run_folder(out: Path) -> Path:
 def check_run_folder(out: Path) -> None:
     """Raise ConfigError if a new run cannot go to `out`, or would overwrite something. Creates nothing."""
     if has_run(out):
-        raise ConfigError(f"{out}: holds a run already; continue it with --resume {out}, or choose another --out")
+        raise ConfigError(
+            f"{out}: holds a run already; continue it with --resume {shlex.quote(str(out))}, or choose another --out"
+        )
     if taken := [name for name in RUN_FILES if (out / name).exists()]:
         raise ConfigError(f"{out / taken[0]}: is there already and would be overwritten; choose another --out")
     parent = out
@@ -252,7 +263,7 @@ def check_run_folder(out: Path) -> None:
 def next_run_folder(parent: Path, stem: str) -> Path:
     """The first of parent/stem-1, parent/stem-2, ... that does not exist."""
     number = 1
-    while (parent / f"{stem}-{number}").exists():
+    while os.path.lexists(parent / f"{stem}-{number}"):  # a link to nowhere is taken, too
         number += 1
     return parent / f"{stem}-{number}"
 

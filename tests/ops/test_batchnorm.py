@@ -25,6 +25,14 @@ def test_the_mean_of_many_values_keeps_its_digits(module):
     np.testing.assert_allclose(mean, x.mean(axis=(0, 1, 2), dtype=np.float64), atol=1e-4, rtol=0)
 
 
+def test_an_eps_of_numpy_does_not_widen_the_numbers():
+    """A np.float64 is no plain number to NumPy: float32 arrays become float64 beside it."""
+    x, channel = np.ones((2, 3, 3, 4), np.float32), np.ones(4, np.float32)
+    y, *_ = ops.batchnorm_forward(x, channel, channel, np.float64(1e-3))
+    assert y.dtype == np.float32
+    assert ops.batchnorm_inference(x, channel, channel, channel, channel, np.float64(1e-3)).dtype == np.float32
+
+
 def test_dx_sums_to_zero_and_is_orthogonal_to_xhat():
     """Adding a constant to a channel changes nothing, nor does (but for eps) stretching it: so dx has neither part."""
     rng = np.random.default_rng(1)

@@ -26,6 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--ops {ops}: there is no such file")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --ops nothing but the lessons' file is imported: others need PyTorch, which a learner need not have."""
+    if config.getoption("--ops") is not None and collection_path.suffix == ".py":
+        return collection_path.name != "test_lessons.py"
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --ops only the lessons' tests make sense: the others test the project."""
     if config.getoption("--ops") is not None:

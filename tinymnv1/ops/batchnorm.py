@@ -47,7 +47,7 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     mean = x.mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
     centred = x - mean
     var = (centred * centred).mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
-    inv_std = 1 / np.sqrt(var + eps)
+    inv_std = 1 / np.sqrt(var + float(eps))  # a np.float64 would make float32 arrays float64
     xhat = centred * inv_std
     return gamma * xhat + beta, (xhat, gamma, inv_std), mean, var
 
@@ -100,5 +100,5 @@ def batchnorm_inference(
     """
     check_batchnorm(x, gamma, beta)
     check_statistics(running_mean, running_var, gamma)
-    scale = gamma / np.sqrt(running_var + eps)
+    scale = gamma / np.sqrt(running_var + float(eps))
     return x * scale + (beta - running_mean * scale)

@@ -25,6 +25,12 @@ def check_labels(labels: Array, images: int, classes: int) -> None:
         raise ConfigError(f"cross-entropy: labels must be integers from 0 to {classes - 1}")
 
 
+def check_smoothing(label_smoothing: float) -> None:
+    """Raise ConfigError unless it is in [0, 1]."""
+    if not 0 <= label_smoothing <= 1:
+        raise ConfigError(f"cross-entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
+
+
 def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[float, Array]:
     """Mean cross-entropy of a batch, and its gradient.
 
@@ -47,8 +53,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
         raise ConfigError(f"cross-entropy: logits must be float32 or float64, got {logits.dtype}")
     n, classes = logits.shape
     check_labels(labels, n, classes)
-    if not 0 <= label_smoothing <= 1:
-        raise ConfigError(f"cross-entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
+    check_smoothing(label_smoothing)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # (N, classes)
     target = np.full_like(logits, label_smoothing / classes)
