@@ -10,8 +10,8 @@ up it re-exports from `ops`, so that a layer can be given either module.
 There is one thread pool. Nothing here calls BLAS: its threads and OpenMP's, each spinning while they wait for work,
 take the cores away from each other, and made a training step at width 0.25 up to four times as slow.
 
-Results do not depend on the number of threads: work is cut into parts whose number follows from the shapes alone, and
-the parts' sums are added in order.
+Results do not depend on the number of threads: where parts of the work have sums of their own, their number follows
+from the shapes alone, and the sums are added in order.
 """
 
 import os

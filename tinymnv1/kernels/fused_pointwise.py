@@ -14,7 +14,8 @@ memory and of kept factors then hold pairs, and Numba compiles the same function
 
 The stem is a product, too: its rows are gathered from the image (`gather.py`) instead of activated.
 
-No two units of work write to the same number, and their number follows from the shapes alone.
+No two units of work write to the same number, and where sums of several are added, their number follows from the shapes
+alone.
 """
 
 from typing import NamedTuple

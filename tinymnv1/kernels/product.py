@@ -8,8 +8,8 @@ memory, rows `spread` apart. A tile that would reach beyond y's last row or colu
 belongs to y is copied from there. Where the rows are so short that a block of them fits into the first-level cache as
 it lies, and end with a whole vector where it matters, the tiles read x and dy themselves.
 
-How the work is cut depends on the shapes alone, and no two threads add into the same number, so results do not depend
-on the number of threads.
+Where partial sums are added in the end, the shapes alone say into how many parts the work is cut, and no two threads
+add into the same number: so results do not depend on the number of threads.
 """
 
 import numpy as np
