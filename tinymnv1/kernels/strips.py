@@ -6,7 +6,8 @@ multiply-adds. To keep the weights of one vector of channels in registers and sl
 touches one cache line of every pixel and comes back for the next one later; that was up to three times as slow.
 
 Nothing is padded or copied. Above and below the image the weights are zeros, which lie behind the nine rows of real
-ones, and the pixels are those of the nearest row; left and right of it the pixels are zeros.
+ones, and the pixels are those of the nearest row (where that row holds an infinity, a NaN comes of it); left and right
+of it the pixels are zeros.
 """
 
 from tinymnv1.kernels.compile import serial
