@@ -26,6 +26,8 @@ BENCHMARKS = {
 }
 DEFAULT = ("train_step", "inference", "kernels", "growth")
 RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "growth.png"
+OTHERS = {"avx2": ROOT / "benchmarks" / "results-avx2.json"}
+"""Results of other machines, by the section that shows them. They are written with --json."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -60,13 +62,18 @@ def check_target(path: Path) -> None:
 def update_documents(results: dict[str, Any]) -> None:
     """Rewrite every table, and the picture."""
     new = {
-        path: tables.replace_sections(path.read_text(encoding="utf-8"), {n: tables.render(results, n) for n in names})
-        for path, names in tables.DOCUMENTS.items()
+        path: with_tables(path.read_text(encoding="utf-8"), names, results) for path, names in tables.DOCUMENTS.items()
     }
     for path, text in new.items():
         write_atomically(path, text.encode())
     if "growth" in results:
         draw(results["growth"], PICTURE)
+
+
+def with_tables(text: str, names: Sequence[str], results: dict[str, Any]) -> str:
+    """A document's text with the tables of these sections as the results have them."""
+    given = {name: load(OTHERS[name]) if name in OTHERS else results for name in names}
+    return tables.replace_sections(text, {name: tables.render(given[name], name) for name in names})
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from benchmarks.train_step import OURS
 
 DOCUMENTS = {
     ROOT / "README.md": ("summary",),
-    ROOT / "benchmarks" / "README.md": ("train_step", "inference", "kernels", "growth", "scaling"),
+    ROOT / "benchmarks" / "README.md": ("train_step", "inference", "kernels", "growth", "scaling", "avx2"),
 }
 """Which document shows which sections."""
 
@@ -43,10 +43,15 @@ def replace_sections(text: str, sections: dict[str, str]) -> str:
 def render(results: dict[str, Any], name: str) -> str:
     """A section's markdown, from the content of results.json."""
     if name == "summary":
-        parts = [_part(results, "train_step", summary_of_training), _part(results, "inference", summary_of_inference)]
-        return "\n\n".join(parts)
+        return "\n\n".join(_summaries(results))
+    if name == "avx2":  # of another machine, whose single ops need no table
+        return "\n\n".join([*_summaries(results), _part(results, "kernels", scores)])
     tables = {"train_step": training, "inference": inference, "kernels": kernels, "growth": growth, "scaling": scaling}
     return _part(results, name, tables[name])
+
+
+def _summaries(results: dict[str, Any]) -> list[str]:
+    return [_part(results, "train_step", summary_of_training), _part(results, "inference", summary_of_inference)]
 
 
 def _part(results: dict[str, Any], name: str, table: Callable[[dict[str, Any]], str]) -> str:
@@ -204,10 +209,19 @@ def kernels(result: dict[str, Any]) -> str:
             else:
                 cells += ["-"] * 3
             rows.append(cells)
-        lines = [f"**{Case(**case['case']).title}**{_score(case['rows'])}"]
+        lines = [_title_with_score(case)]
         lines += [f"{name} is missing: {why}" for name, why in case["missing"].items()]
         tables.append("\n\n".join([*lines, grid(header, rows, left=3)]))
     return "\n\n".join(tables)
+
+
+def scores(result: dict[str, Any]) -> str:
+    """A line a case: how many single ops are faster than PyTorch's."""
+    return "Single ops: " + "; ".join(map(_title_with_score, result["cases"])) + "."
+
+
+def _title_with_score(case: dict[str, Any]) -> str:
+    return f"**{Case(**case['case']).title}**{_score(case['rows'])}"
 
 
 def _score(rows: Sequence[dict[str, Any]]) -> str:

@@ -73,6 +73,20 @@ def test_tables_show_times_ratios_and_what_is_missing():
     assert tables.render({}, "kernels") == tables.NOT_MEASURED
 
 
+def test_another_machine_has_a_section_of_its_own(monkeypatch, tmp_path):
+    """From its own file; of the single ops only how many are faster."""
+    path = tmp_path / "other.json"
+    command.save(example_results(), path)
+    monkeypatch.setitem(command.OTHERS, "avx2", path)
+    text = "".join(f"<!-- benchmark:{name} -->\n<!-- /benchmark:{name} -->\n" for name in ("kernels", "avx2"))
+    kernels, avx2 = command.with_tables(text, ("kernels", "avx2"), {}).split("<!-- /benchmark:kernels -->")
+    assert tables.NOT_MEASURED in kernels
+    assert "| 32x32, batch 2, width 0.25 | 20 images/s |" in avx2
+    assert "| 10.0 ms | 300 ms, 1.50x (1.25-2.00) | missing |" in avx2
+    assert "Single ops: **32x32, batch 2, width 0.25**: 1 of 1 not slower" in avx2
+    assert "depthwise" not in avx2
+
+
 def test_a_step_in_bfloat16_is_not_measured_by_the_float32_peak():
     results = example_results()
     case = results["train_step"]["cases"][0]
@@ -98,9 +112,11 @@ def test_the_documents_show_the_results_that_are_kept():
     results = command.load(command.RESULTS)
     for path, names in tables.DOCUMENTS.items():
         text = path.read_text(encoding="utf-8")
-        assert tables.replace_sections(text, {name: tables.render(results, name) for name in names}) == text, path.name
+        assert command.with_tables(text, names, results) == text, path.name
     assert command.PICTURE.exists() == ("growth" in results)
-    assert not re.search(r"(^|[\s\"'])(/|[A-Z]:\\)\w", json.dumps(results)), "a path in the results"
+    for kept in (results, *map(command.load, command.OTHERS.values())):
+        assert kept
+        assert not re.search(r"(^|[\s\"'])(/|[A-Z]:\\)\w", json.dumps(kept)), "a path in the results"
 
 
 def test_the_picture_of_growth():

@@ -129,6 +129,16 @@ def test_onnx_has_the_same_network():
     assert relative_error(logits, model.forward(SMALL.images())) < 1e-4
 
 
+@pytest.mark.parametrize("fastest", ["float32", "bfloat16"])
+def test_bfloat16_is_measured_where_the_processor_multiplies_it(fastest, monkeypatch, capsys):
+    monkeypatch.setattr(train_step, "fastest_precision", lambda: fastest)
+    monkeypatch.setattr(train_step, "take_turns", lambda *arguments, **more: {})
+    monkeypatch.setattr(train_step, "summarise", lambda measured, ours: {})
+    results = train_step.run(harness.Options(1, 1, False))
+    assert {result["case"].get("precision", "float32") for result in results} == {"float32", fastest}
+    assert ("left out" in capsys.readouterr().err) == (fastest == "float32")
+
+
 def test_the_training_contenders_start_with_the_same_losses():
     before = torch.get_num_threads()
     outputs = {
