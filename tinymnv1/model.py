@@ -287,11 +287,11 @@ class MobileNetV1:
         """
         x = self.check_images(x)
         if train:
-            self._check_smallest_map(*x.shape[:3])
+            self.check_statistics(*x.shape[:3])
         return self.net.forward(x, train)
 
-    def _check_smallest_map(self, images: int, height: int, width: int) -> None:
-        """Raise ConfigError if a batch norm would see one value a channel, before any has moved its statistics."""
+    def check_statistics(self, images: int, height: int, width: int) -> None:
+        """Raise ConfigError if in training on such a batch a batch norm would see one value a channel. In pixels."""
         for stride in (self.config.stem_stride, *(stride for _, _, stride in self.config.blocks)):
             height, width = (span(size, KERNEL, stride, self.config.padding)[0] for size in (height, width))
         check_batch(images * height * width)

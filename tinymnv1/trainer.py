@@ -23,7 +23,6 @@ from tinymnv1.checkpoint import with_prefix
 from tinymnv1.data import Dataset, Preprocessing, TrainingBatches, evaluation_batches, resize
 from tinymnv1.engine import inference_engine, training_engine
 from tinymnv1.errors import DivergedError
-from tinymnv1.layers import check_batch
 from tinymnv1.model import MobileNetV1
 from tinymnv1.ops import softmax, softmax_cross_entropy
 from tinymnv1.ops.window import Array
@@ -31,7 +30,6 @@ from tinymnv1.optim import SGD, Adam, AdamW, Optimizer, clip_gradient_norm
 from tinymnv1.recipes import TrainConfig
 from tinymnv1.runs import BEST, LAST, check_same_run, clear_away, save_run, write_metrics, write_run_file
 from tinymnv1.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
-from tinymnv1.summary import count_layers
 
 COLUMNS = (
     "epoch",
@@ -209,8 +207,7 @@ class Trainer:
         """Raise ConfigError if the last blocks' batch norms would see one value a channel: before anything is saved."""
         early = self.config.early_resolution if self.config.epochs > 1 else 0
         size = early or self.preprocess.resolution  # the smallest images come first
-        last = [layer for layer in count_layers(self.model.config, size, size) if layer.kind == "pointwise"][-1]
-        check_batch(min(self.config.batch_size, len(self.dataset.train_labels)) * last.height * last.width)
+        self.model.check_statistics(min(self.config.batch_size, len(self.dataset.train_labels)), size, size)
 
     def _small_batches(self) -> TrainingBatches:
         """The same batches at the early resolution."""
