@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1 import kernels, ops
-from tinymnv1.kernels.compile import CHUNKS
+from tinymnv1.kernels import strips
 from tinymnv1.kernels.simd import LANES
 
 JIT = not numba.config.DISABLE_JIT
@@ -100,14 +100,32 @@ def test_depthwise(n, h, w, c, k, stride, padding, seed):
     compare("depthwise", [x, weight], (stride, padding), rng)
 
 
-@pytest.mark.parametrize(("h", "w"), [(4, 4), (8, 8), (1, 4), (2, 12), (5, 4)])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (4, 4), (2, 12), (5, 8), (7, 7), (6, 14)])
+@pytest.mark.parametrize(("stride", "padding"), [(1, "symmetric"), (2, "symmetric"), (2, "tf")])
 @pytest.mark.parametrize("c", [LANES, 2 * LANES + 5])
-def test_depthwise_on_whole_strips(h, w, c, stride):
-    """From CHUNKS images on, the gradients of rows of whole strips are made strip by strip."""
+def test_depthwise_strips(h, w, c, stride, padding):
+    """Rows of whole strips of four pixels, and rows whose first or last strip reaches beyond them."""
     rng = np.random.default_rng(h + w)
-    x = rng.normal(size=(CHUNKS + 3, h, w, c)).astype(np.float32)
-    compare("depthwise", [x, rng.normal(size=(3, 3, c)).astype(np.float32)], (stride,), rng)
+    x = rng.normal(size=(3, h, w, c)).astype(np.float32)
+    compare("depthwise", [x, rng.normal(size=(3, 3, c)).astype(np.float32)], (stride, padding), rng)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("width", [3, 10])
+def test_asking_for_memory_ahead_changes_no_bit(stride, width, monkeypatch):
+    rng = np.random.default_rng(width)
+    x, w = rng.normal(size=(2, 6, width, 19)).astype(np.float32), rng.normal(size=(3, 3, 19)).astype(np.float32)
+
+    def results():
+        y, cache = kernels.depthwise_forward(x, w, stride)
+        return [y, *kernels.depthwise_backward(y, cache)]
+
+    near = results()
+    assert strips.far(x) is None
+    monkeypatch.setattr(strips, "FAR_BYTES", 0)
+    assert strips.far(x) is True
+    for a, b in zip(near, results(), strict=True):
+        assert np.array_equal(a, b)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

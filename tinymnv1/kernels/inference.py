@@ -88,7 +88,7 @@ def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, 
     bottom, top = vsplat(low), vsplat(high)
     for oh in range(r0, min(r0 + band, out_h)):
         iy = (n * out_h + oh) * out_w * ldy
-        depthwise_row(window, x, ldx, w, channels, bias, bottom, top, y, iy, ldy, n, oh, c0, c1, None)
+        depthwise_row(window, x, ldx, w, channels, bias, bottom, top, y, iy, ldy, n, oh, c0, c1, None, None)
 
 
 @parallel
@@ -111,7 +111,7 @@ def _separable_unit(unit, window, x, ldx, w, bias, channels, packed, bias_out, c
     bottom, top = vsplat(low), vsplat(high)
     for r in range(rows):
         depthwise_row(
-            window, x, ldx, w, channels, bias, bottom, top, t, r * out_w * ldt, ldt, n, r0 + r, 0, channels, None
+            window, x, ldx, w, channels, bias, bottom, top, t, r * out_w * ldt, ldt, n, r0 + r, 0, channels, None, None
         )
     iy, vectors = (n * out_h + r0) * out_w * ldy, cout // LANES
     whole = pixels // TILE_ROWS * TILE_ROWS

@@ -6,6 +6,7 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     v = vload(x, i)                       LANES floats from the flat array x, from index i on
     v = vload_tail(x, i, n)               only the first n of them; the rest are zero and are not touched
     vstore(x, i, v)  vstore_tail(x, i, v, n)
+    prefetch(x, i)                        asks for the cache line of x[i] ahead of time; i may lie outside x
     vzero()  vsplat(number)  vadd(a, b)  vsub(a, b)  vmul(a, b)  vfma(a, b, c) = a * b + c
     vclip(v, low, high)                   v limited to [low, high]; a NaN stays a NaN
     vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
@@ -72,7 +73,7 @@ def multiplies_bfloat16() -> bool:
 
 _vectors = make_vectors(LANES)
 vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _vectors.vstore, _vectors.vstore_tail
-numbers_in, store_pair = _vectors.numbers_in, _vectors.store_pair
+prefetch, numbers_in, store_pair = _vectors.prefetch, _vectors.numbers_in, _vectors.store_pair
 vstore_along, vstore_rows = _vectors.vstore_along, _vectors.vstore_rows
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass

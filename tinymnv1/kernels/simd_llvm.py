@@ -17,6 +17,7 @@ from numba.extending import intrinsic, models, register_model
 FLOAT, BIT, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
 INDEX = types.intp
 ALIGN = 4  # bytes: rows of an image need not begin on a vector's boundary
+TO_READ, SECOND_LEVEL, DATA = INT32(0), INT32(2), INT32(1)  # what LLVM's prefetch is told
 
 
 class BFloat16(ir.Type):
@@ -199,6 +200,17 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         return types.void(a, INDEX, vector, INDEX), code
 
     @intrinsic
+    def prefetch(typing: Any, a: Any, i: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            pointer = b.bitcast(emit.pointer(context, b, signature.args[0], *args), ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, INT32, INT32, INT32])
+            function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+            b.call(function, [pointer, TO_READ, SECOND_LEVEL, DATA])
+            return context.get_dummy_value()
+
+        return types.void(a, INDEX), code
+
+    @intrinsic
     def numbers_in(typing: Any, a: Any) -> Any:
         return types.int64(a), lambda context, b, signature, args: INT64(2 if holds_pairs(signature.args[0]) else 1)
 
@@ -288,6 +300,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vload_tail=vload_tail,
         vstore=vstore,
         vstore_tail=vstore_tail,
+        prefetch=prefetch,
         numbers_in=numbers_in,
         vstore_along=vstore_along,
         vstore_rows=vstore_rows,

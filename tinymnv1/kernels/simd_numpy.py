@@ -45,6 +45,9 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         assert 0 <= i <= a.size - n, "a vector outside its array"
         a[i : i + n] = v[:n]
 
+    def prefetch(a: Array, i: int) -> None:
+        """Nothing to be seen."""
+
     def numbers_in(a: Array) -> int:
         return 2 if a.dtype == np.uint32 else 1
 
@@ -118,6 +121,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vload_tail=vload_tail,
         vstore=vstore,
         vstore_tail=vstore_tail,
+        prefetch=prefetch,
         numbers_in=numbers_in,
         vstore_along=vstore_along,
         vstore_rows=vstore_rows,
