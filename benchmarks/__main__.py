@@ -26,7 +26,7 @@ BENCHMARKS = {
 }
 DEFAULT = ("train_step", "inference", "kernels", "growth")
 RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "growth.png"
-OTHERS = {"avx2": ROOT / "benchmarks" / "results-avx2.json"}
+OTHERS = {name: ROOT / "benchmarks" / f"results-{name}.json" for name in ("avx2", "intel")}
 """Results of other machines, by the section that shows them. They are written with --json."""
 
 

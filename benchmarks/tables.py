@@ -12,7 +12,7 @@ from benchmarks.train_step import OURS
 
 DOCUMENTS = {
     ROOT / "README.md": ("summary",),
-    ROOT / "benchmarks" / "README.md": ("train_step", "inference", "kernels", "growth", "scaling", "avx2"),
+    ROOT / "benchmarks" / "README.md": ("train_step", "inference", "kernels", "growth", "scaling", "avx2", "intel"),
 }
 """Which document shows which sections."""
 
@@ -42,16 +42,14 @@ def replace_sections(text: str, sections: dict[str, str]) -> str:
 
 def render(results: dict[str, Any], name: str) -> str:
     """A section's markdown, from the content of results.json."""
+    summaries = {"train_step": summary_of_training, "inference": summary_of_inference}
     if name == "summary":
-        return "\n\n".join(_summaries(results))
-    if name == "avx2":  # of another machine, whose single ops need no table
-        return "\n\n".join([*_summaries(results), _part(results, "kernels", scores)])
+        return "\n\n".join(_part(results, key, table) for key, table in summaries.items())
+    if name in ("avx2", "intel"):  # of another machine: what was measured there, and no table of the single ops
+        shown = summaries | {"kernels": scores}
+        return "\n\n".join(_part(results, key, table) for key, table in shown.items() if key in results) or NOT_MEASURED
     tables = {"train_step": training, "inference": inference, "kernels": kernels, "growth": growth, "scaling": scaling}
     return _part(results, name, tables[name])
-
-
-def _summaries(results: dict[str, Any]) -> list[str]:
-    return [_part(results, "train_step", summary_of_training), _part(results, "inference", summary_of_inference)]
 
 
 def _part(results: dict[str, Any], name: str, table: Callable[[dict[str, Any]], str]) -> str:
