@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tinymnv1.kernels import simd
+from tinymnv1.kernels.blocks import Window
 from tinymnv1.kernels.fused_depthwise import convolve_band
 from tinymnv1.kernels.simd import (
     GRADIENT_ROWS,
@@ -26,6 +27,7 @@ from tinymnv1.kernels.simd import (
     vstore_rows,
 )
 from tinymnv1.kernels.simd_llvm import has_bfloat16
+from tinymnv1.kernels.strips import depthwise_row
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)
 FLOATS = numba.types.Array(numba.float32, 1, "C", aligned=True)
@@ -157,6 +159,22 @@ def test_a_depthwise_sum_is_three_chains():
     for loop in depthwise_loops():
         sums = {line.rsplit("%", 1)[1] for line in loop if fma(line)}
         assert len(sums) >= 3
+
+
+@pytest.mark.parametrize("ask", [True, None])
+def test_a_strip_asks_ahead_between_its_multiplications(ask):
+    """Nothing else tells: the results are the same without, and half as fast."""
+    window = numba.typeof(Window(1, 8, 8, 8, 8, 1, 1, 1))
+
+    @numba.njit
+    def run(window, x, w, y, channels, ask):
+        depthwise_row(window, x, channels, w, channels, None, None, None, y, 0, channels, 0, 4, 0, channels, None, ask)
+
+    loops = loops_with_fma(run, window, FLOATS, FLOATS, FLOATS, INDEX, numba.typeof(ask))
+    asking = [loop for loop in loops if any("prefetch" in line for line in loop)]
+    assert {sum(map(bool, map(fma, loop))) for loop in asking} == (
+        {36, 18} if ask else set()
+    )  # of four, of two outputs
 
 
 def test_the_reader_of_assembly_sees_a_spill():

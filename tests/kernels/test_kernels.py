@@ -41,6 +41,10 @@ def test_infinity_stays_in_the_windows_that_see_it(channels, width):
     _, cache = kernels.depthwise_forward(np.zeros((1, 6, 6, channels), np.float32), w, 2)
     dx, _ = kernels.depthwise_backward(dy, cache)
     np.testing.assert_array_equal(dx[0, 2:], 0)  # output row 0 has seen rows 0 and 1 alone
+    x, dy = (np.ones((1, 2, 7, channels), np.float32) for _ in range(2))
+    dy[:, :, 6] = np.inf  # in a strip that reaches beyond the row
+    dx, _ = kernels.depthwise_backward(dy, kernels.depthwise_forward(x, w)[1])
+    assert np.isfinite(dx[:, :, :5]).all()
 
 
 def as_float64(arrays):
@@ -100,7 +104,7 @@ def test_depthwise(n, h, w, c, k, stride, padding, seed):
     compare("depthwise", [x, weight], (stride, padding), rng)
 
 
-@pytest.mark.parametrize(("h", "w"), [(1, 1), (4, 4), (2, 12), (5, 8), (7, 7), (6, 14)])
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (2, 2), (3, 3), (4, 4), (2, 12), (5, 5), (5, 8), (7, 7), (6, 14)])
 @pytest.mark.parametrize(("stride", "padding"), [(1, "symmetric"), (2, "symmetric"), (2, "tf")])
 @pytest.mark.parametrize("c", [LANES, 2 * LANES + 5])
 def test_depthwise_strips(h, w, c, stride, padding):
@@ -110,14 +114,14 @@ def test_depthwise_strips(h, w, c, stride, padding):
     compare("depthwise", [x, rng.normal(size=(3, 3, c)).astype(np.float32)], (stride, padding), rng)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("width", [3, 10])
-def test_asking_for_memory_ahead_changes_no_bit(stride, width, monkeypatch):
-    rng = np.random.default_rng(width)
-    x, w = rng.normal(size=(2, 6, width, 19)).astype(np.float32), rng.normal(size=(3, 3, 19)).astype(np.float32)
+@pytest.mark.parametrize(("stride", "padding"), [(1, "symmetric"), (2, "symmetric"), (2, "tf")])
+@pytest.mark.parametrize(("h", "w", "c"), [(1, 1, 3), (6, 3, LANES), (6, 10, LANES + 3)])
+def test_asking_for_memory_ahead_changes_no_bit(h, w, c, stride, padding, monkeypatch):
+    rng = np.random.default_rng(w)
+    x, weights = (rng.normal(size=size).astype(np.float32) for size in ((2, h, w, c), (3, 3, c)))
 
     def results():
-        y, cache = kernels.depthwise_forward(x, w, stride)
+        y, cache = kernels.depthwise_forward(x, weights, stride, padding)
         return [y, *kernels.depthwise_backward(y, cache)]
 
     near = results()
@@ -197,9 +201,10 @@ gamma, beta = rng.normal(size=(2, 21)).astype(np.float32)
 digest = hashlib.sha256()
 y, cache = kernels.depthwise_forward(x, w, 2)
 results = [y, *kernels.depthwise_backward(y, cache)]
-strips = rng.normal(size=(20, 5, 8, 21)).astype(np.float32)
-y, cache = kernels.depthwise_forward(strips, rng.normal(size=(3, 3, 21)).astype(np.float32))
-results += [y, *kernels.depthwise_backward(y, cache)]
+for size in ((20, 5, 8, 21), (1, 2, 5, 70), (8, 64, 65, 70)):  # many rows; few, so channels in groups; much memory
+    strips = rng.normal(size=size).astype(np.float32)
+    y, cache = kernels.depthwise_forward(strips, rng.normal(size=(3, 3, size[3])).astype(np.float32), 2, "tf")
+    results += [y, *kernels.depthwise_backward(y, cache)]
 y, cache, mean, var = kernels.batchnorm_forward(x, gamma, beta)
 results += [y, mean, var, *kernels.batchnorm_backward(x, cache)]
 results.append(kernels.global_avgpool_forward(x)[0])

@@ -1,7 +1,7 @@
 """Depthwise convolution in Numba; the mathematics and its derivation are in `tinymnv1.ops.depthwise`.
 
 The 3x3 kernel, the only one in MobileNetV1, is written with explicit vectors of LANES channels (`simd.py`). Nothing is
-padded or copied: taps that fall outside the image count as zero vectors.
+padded or copied: taps that fall outside the image count as products with zero.
 
 Both ways go through memory strip by strip (`strips.py`). Backward makes dx and dw in one pass: the same nine values of
 dy around a pixel are multiplied by the weights for dx, and by the pixel for dw. The sums of dw are in memory, that is
@@ -25,7 +25,8 @@ from tinymnv1.kernels.compile import (
     parallel,
 )
 from tinymnv1.kernels.simd import LANES
-from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, depthwise_row_backward, far
+from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, far
+from tinymnv1.kernels.strips_backward import depthwise_row_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
 
@@ -52,7 +53,7 @@ def _forward3(window, x, w, y, channels, far):
 def _backward3(dy, x, w, dx, dw, window, channels, chunks, groups, far):
     """3x3, stride 1 or 2. A unit of work is a chunk of the rows, and one of `groups` equal shares of the channels.
 
-    dw: (chunks, 9 + ZERO_ROWS, C), flat: each chunk has its own sum.
+    w, far: as `depthwise_row_backward` wants them.  dw: (chunks, 9 + ZERO_ROWS, C), flat: each chunk has its own sum.
     """
     rows, blocks = window.images * window.height, (channels + LANES - 1) // LANES
     for unit in prange(chunks * groups):
