@@ -1,8 +1,8 @@
-"""How the engines cut work into parts: from the shapes alone, so that results do not depend on the threads."""
+"""How the engines cut work into parts. Sums are cut by the shapes alone, so results do not depend on the threads."""
 
 import numpy as np
 
-from tinymnv1.kernels.blocks import BLOCK_ROWS, Window, padded, whole_tiles
+from tinymnv1.kernels.blocks import Window, blocks_of, padded, shares_of_columns
 from tinymnv1.kernels.compile import CHUNKS
 from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.simd import LANES
@@ -22,27 +22,21 @@ def window_of(images: int, height: int, width: int, stride: int, padding: str) -
     return Window(images, height, width, out_h, out_w, stride, top, left)
 
 
-def blocks_of(rows: int) -> tuple[int, int]:
-    """(rows of a block, number of blocks): equal blocks of at most BLOCK_ROWS rows, whole tiles."""
-    block = whole_tiles(-(-rows // -(-rows // BLOCK_ROWS)))
-    return block, -(-rows // block)
-
-
-def shares_of_columns(blocks: int, width: int) -> int:
-    """Into how many shares the `width` columns of a product are split: several if there are few blocks of rows."""
-    return 1 if blocks >= 4 * CHUNKS else max(width // LANES // 8, 1)
-
-
 def equal_bands(rows: int, most: int) -> int:
     """Rows of a band, if so many rows are cut into as few equal bands as possible of at most `most` rows."""
     return -(-rows // -(-rows // max(most, 1)))
 
 
-def product_shape(rows: int, cin: int, cout: int, split_in: bool) -> ProductShape:
-    """How a product of so many rows is cut. split_in: the columns of the input's gradient may be shared out, too."""
+def product_shape(rows: int, cin: int, cout: int, in_place: bool, split_in: bool = False) -> ProductShape:
+    """How a product of so many rows is cut.
+
+    in_place: a block of rows is read where it lies, so many shares of the columns cost nothing.
+    split_in: the columns of the input's gradient may be shared out, too.
+    """
     block, blocks = blocks_of(rows)
     groups_in = shares_of_columns(blocks, padded(cin)) if split_in else 1
-    groups_out = shares_of_columns(blocks, padded(cout))
+    fine = 1 if blocks >= 4 * CHUNKS else max(padded(cout) // LANES // 8, 1)
+    groups_out = fine if in_place else shares_of_columns(blocks, padded(cout))
     return ProductShape(rows, block, blocks, cin, padded(cin), cout, padded(cout), groups_out, groups_in)
 
 

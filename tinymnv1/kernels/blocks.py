@@ -101,6 +101,27 @@ def part_columns(depth: int, width: int) -> int:
     return max(min(PART_FLOATS // (depth * PANEL), -(-panels // get_num_threads())), 1) * PANEL
 
 
+def blocks_of(rows: int, most: int = BLOCK_ROWS) -> tuple[int, int]:
+    """(rows of a block, number of blocks): equal blocks, whole tiles, of at most so many rows."""
+    block = whole_tiles(-(-rows // -(-rows // most)))
+    return block, -(-rows // block)
+
+
+def shares_of_columns(blocks: int, width: int) -> int:
+    """Into how many shares the `width` columns of a product are cut, if its rows are cut into so many blocks.
+
+    A unit of work is a block and a share, and makes the block anew from what it reads: so there are as few shares as
+    leave the threads idle for no more than a twentieth of the time. How many depends on the number of threads, but the
+    result does not.
+    """
+    threads, panels = get_num_threads(), -(-width // PANEL)
+    for shares in range(1, panels):
+        units = blocks * shares
+        if units >= 0.95 * threads * -(-units // threads):
+            return shares
+    return panels
+
+
 def whole_tiles(rows: int) -> int:
     """rows, rounded up to whole register tiles of a product."""
     return -(-rows // TILE_ROWS) * TILE_ROWS

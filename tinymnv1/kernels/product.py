@@ -19,16 +19,17 @@ from tinymnv1.kernels.blocks import (
     BLOCK_ROWS,
     add_product_transposed,
     add_to_part,
+    blocks_of,
     fill_zero,
     pack,
     padded,
     part_columns,
     product,
     share_of_panels,
+    shares_of_columns,
     spread,
     sum_chunks,
     whole_gradient_tiles,
-    whole_tiles,
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, parallel, scratch_memory, serial
 from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS, TILE_VECTORS, vload, vload_tail, vstore, vstore_tail
@@ -38,11 +39,15 @@ SMALL_WEIGHTS = 1 << 15
 """Up to so many weights, `multiply_transposed` gives every chunk of rows its own sum; above, there is enough to share
 out among the columns of the result instead."""
 
+BLOCK_FLOATS = 1 << 16
+"""A block of x has fewer than BLOCK_ROWS rows where these would be more floats: half of a small second-level cache."""
+
 NARROW = 64
 """Rows of up to so many floats need no copy: a block of them is one piece, smaller than the first-level cache."""
 
-NARROW_GRADIENT = 256
-"""The same for the weights' gradient, whose tiles read a row's neighbouring numbers, and come back to it less often."""
+NARROW_GRADIENT = 256 if LANES == 16 else NARROW
+"""The same for the weights' gradient. Its tiles read a few neighbouring numbers of each row; with AVX-512 that is whole
+cache lines, which they need less often, and to copy the rows costs more than it gains."""
 
 
 @serial
@@ -166,9 +171,8 @@ def multiply(x: Array, w: Array) -> Array:
     else:
         pack(np.ascontiguousarray(w).reshape(-1), depth, columns, False, packed)
     y = aligned(rows * columns)
-    block = whole_tiles(-(-rows // -(-rows // BLOCK_ROWS)))
-    blocks = -(-rows // block)
-    groups = 1 if blocks >= 4 * CHUNKS else max(columns // LANES // 8, 1)  # few rows: share the columns out as well
+    block, blocks = blocks_of(rows, min(BLOCK_ROWS, max(BLOCK_FLOATS // depth // TILE_ROWS, 1) * TILE_ROWS))
+    groups = shares_of_columns(blocks, columns)
     scratch = scratch_memory(block * (spread(depth) + PANEL))
     _multiply(x.reshape(-1), packed, y, rows, depth, columns, block, blocks, groups, spread(depth), scratch)
     return y.reshape(rows, columns)
