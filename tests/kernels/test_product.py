@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import product, simd
+from tinymnv1.kernels import blocks, product, simd
 from tinymnv1.kernels.product import multiply, multiply_transposed
 
 JIT = not numba.config.DISABLE_JIT
@@ -62,6 +62,16 @@ def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(monkeypatch):
     for panels in (1, 2, 5):
         monkeypatch.setattr(product, "part_columns", lambda depth, width, panels=panels: panels * simd.PANEL)
         np.testing.assert_array_equal(multiply_transposed(x, dy), whole)
+
+
+@pytest.mark.parametrize(
+    ("threads", "blocks_of_rows", "panels", "shares"),
+    [(1, 5, 32, 1), (2, 4, 32, 1), (2, 5, 32, 2), (2, 64, 32, 1), (16, 5, 32, 16), (16, 1, 4, 4), (4, 1, 1, 1)],
+)
+def test_as_few_shares_of_the_columns_as_keep_the_threads_busy(threads, blocks_of_rows, panels, shares, monkeypatch):
+    """Each share makes its block of rows anew; and of five blocks, one of two threads waits for the last."""
+    monkeypatch.setattr(blocks, "get_num_threads", lambda: threads)
+    assert blocks.shares_of_columns(blocks_of_rows, panels * simd.PANEL - 1) == shares
 
 
 def test_products_write_nothing_beyond_their_arrays(monkeypatch):
