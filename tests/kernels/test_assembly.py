@@ -172,9 +172,8 @@ def test_a_strip_asks_ahead_between_its_multiplications(ask):
 
     loops = loops_with_fma(run, window, FLOATS, FLOATS, FLOATS, INDEX, numba.typeof(ask))
     asking = [loop for loop in loops if any("prefetch" in line for line in loop)]
-    assert {sum(map(bool, map(fma, loop))) for loop in asking} == (
-        {36, 18} if ask else set()
-    )  # of four, of two outputs
+    multiplications = {36, 18} if ask else set()  # of four outputs, and of two
+    assert {sum(bool(fma(line)) for line in loop) for loop in asking} == multiplications
 
 
 def test_the_reader_of_assembly_sees_a_spill():

@@ -201,9 +201,10 @@ gamma, beta = rng.normal(size=(2, 21)).astype(np.float32)
 digest = hashlib.sha256()
 y, cache = kernels.depthwise_forward(x, w, 2)
 results = [y, *kernels.depthwise_backward(y, cache)]
-for size in ((20, 5, 8, 21), (1, 2, 5, 70), (8, 64, 65, 70)):  # many rows; few, so channels in groups; much memory
+# Many rows; few, so that the channels are cut into groups; much memory.
+for size, geometry in (((20, 5, 8, 21), (1,)), ((1, 2, 5, 70), (2, "tf")), ((8, 64, 65, 70), (1,))):
     strips = rng.normal(size=size).astype(np.float32)
-    y, cache = kernels.depthwise_forward(strips, rng.normal(size=(3, 3, size[3])).astype(np.float32), 2, "tf")
+    y, cache = kernels.depthwise_forward(strips, rng.normal(size=(3, 3, size[3])).astype(np.float32), *geometry)
     results += [y, *kernels.depthwise_backward(y, cache)]
 y, cache, mean, var = kernels.batchnorm_forward(x, gamma, beta)
 results += [y, mean, var, *kernels.batchnorm_backward(x, cache)]

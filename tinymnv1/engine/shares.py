@@ -30,13 +30,14 @@ def equal_bands(rows: int, most: int) -> int:
 def product_shape(rows: int, cin: int, cout: int, in_place: bool, split_in: bool = False) -> ProductShape:
     """How a product of so many rows is cut.
 
-    in_place: a block of rows is read where it lies, so many shares of the columns cost nothing.
+    in_place: a block of rows is read where it lies, or is little work to make: many shares of the columns cost nothing.
     split_in: the columns of the input's gradient may be shared out, too.
     """
     block, blocks = blocks_of(rows)
     groups_in = shares_of_columns(blocks, padded(cin)) if split_in else 1
-    fine = 1 if blocks >= 4 * CHUNKS else max(padded(cout) // LANES // 8, 1)
-    groups_out = fine if in_place else shares_of_columns(blocks, padded(cout))
+    groups_out = shares_of_columns(blocks, padded(cout))
+    if in_place:
+        groups_out = 1 if blocks >= 4 * CHUNKS else max(padded(cout) // LANES // 8, 1)
     return ProductShape(rows, block, blocks, cin, padded(cin), cout, padded(cout), groups_out, groups_in)
 
 
