@@ -56,12 +56,28 @@ def test_the_networks_shapes(rows, depth, columns):
 
 @pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
 def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(monkeypatch):
-    """Into parts of one panel or of several; the last of them is narrower, and has a panel that is not whole."""
+    """Into parts of some tiles by some panels; the last ones are smaller, and the last panel is not whole."""
     x, dy = numbers((300, 190), 1), numbers((300, 201), 2)
     whole = multiply_transposed(x, dy)
-    for panels in (1, 2, 5):
-        monkeypatch.setattr(product, "part_columns", lambda depth, width, panels=panels: panels * simd.PANEL)
+    for tiles, panels in ((1, 1), (3, 2), (100, 5), (5, 100)):
+        part = tiles * simd.GRADIENT_ROWS, panels * simd.PANEL
+        monkeypatch.setattr(product, "part_of_gradient", lambda depth, columns, part=part: part)
         np.testing.assert_array_equal(multiply_transposed(x, dy), whole)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (1024, 1000), (40, 1000), (700, 50)])
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_each_thread_has_a_part_of_the_gradient(threads, shape, monkeypatch):
+    """As far as there are tiles; and a part is of the size that fits into a small cache, but for its last tile."""
+    monkeypatch.setattr(product, "get_num_threads", lambda: threads)
+    part = product.part_of_gradient(*shape)
+    tiles = -(-shape[0] // simd.GRADIENT_ROWS), -(-shape[1] // simd.PANEL)
+    own = part[0] // simd.GRADIENT_ROWS, part[1] // simd.PANEL
+    assert part == (own[0] * simd.GRADIENT_ROWS, own[1] * simd.PANEL)
+    assert part[0] < product.PART_ROWS + simd.GRADIENT_ROWS
+    assert part[1] < product.PART_COLUMNS + simd.PANEL
+    cuts = [-(-n // m) for n, m in zip(tiles, own, strict=True)]
+    assert cuts[0] * cuts[1] >= 0.85 * min(threads, tiles[0] * tiles[1])
 
 
 @pytest.mark.parametrize(

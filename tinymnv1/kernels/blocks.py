@@ -226,14 +226,14 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, d
 
 
 @serial
-def add_to_part(a, ia, lda, depth, rows, dz, panel, begin, end, dw, ldw):
+def add_to_part(a, ia, lda, depth, rows, dz, idz, panel, begin, end, dw, idw, ldw):
     """As `add_product_transposed`, for the columns of dw from begin up to end.
 
-    dz: these columns, panel by panel: rows of PANEL numbers, and the next panel `panel` elements behind.
+    dz: from idz on, these columns, panel by panel: rows of PANEL numbers, the next panel `panel` elements behind.
     """
     for c in range(begin, end, PANEL):
-        vectors, place = min(PANEL, end - c) // LANES, (c - begin) // PANEL * panel
-        add_product_transposed(a, ia, lda, depth, rows, dz, place, PANEL, 0, vectors, dw, c, ldw)
+        vectors, place = min(PANEL, end - c) // LANES, idz + (c - begin) // PANEL * panel
+        add_product_transposed(a, ia, lda, depth, rows, dz, place, np.int64(PANEL), 0, vectors, dw, idw + c, ldw)
 
 
 @serial

@@ -3,7 +3,8 @@
 `serial` functions do the work on one slice; `parallel` functions are thin drivers that share the slices out with
 `prange`. Only the drivers go through Numba's parallel pipeline, which compiles several times slower. It hands the
 loop's index on as an unsigned number in one of its passes and as a signed one in another; `np.int64(index)` keeps it
-from compiling what the loop calls once for each.
+from compiling what the loop calls once for each. A constant is a type of its own, too, where other calls hand over an
+integer: hence some more `np.int64`.
 """
 
 import hashlib

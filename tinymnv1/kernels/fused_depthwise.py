@@ -156,7 +156,8 @@ def _forward_unit(unit, window, channels, low, high, z_in, bn_in, w, z_out, per_
         iz = (n * out_h + r0) * out_w * channels
         convolve_band(a, padded_rows * columns, columns, w, z_out, iz, rows, out_w, channels, stride)
     iz = (n0 * out_h + r0) * out_w * channels
-    block_moments(z_out, iz, channels, (last - n0) * rows * out_w, 0, channels // LANES, partial, unit * 2 * channels)
+    pixels, first = (last - n0) * rows * out_w, np.int64(0)
+    block_moments(z_out, iz, channels, pixels, first, channels // LANES, partial, unit * 2 * channels)
 
 
 @parallel

@@ -255,7 +255,7 @@ def _weights_part(begin, end, shape, kept, dy_out, z_out, bn_out, dz, dw):
     for start in range(0, rows, block):
         count, place = min(block, rows - start), start // numbers_in(kept) * lda
         _gradient_columns(dy_out, z_out, start * width_out, count, width_out, begin, end, bn_out, dz, panel)
-        add_to_part(kept, place, lda, channels_in, terms(kept, count), dz, panel, begin, end, dw, width_out)
+        add_to_part(kept, place, lda, channels_in, terms(kept, count), dz, 0, panel, begin, end, dw, 0, width_out)
 
 
 @parallel

@@ -13,7 +13,7 @@ add into the same number: so results do not depend on the number of threads.
 """
 
 import numpy as np
-from numba import get_thread_id, prange
+from numba import get_num_threads, get_thread_id, prange
 
 from tinymnv1.kernels.blocks import (
     BLOCK_ROWS,
@@ -23,7 +23,6 @@ from tinymnv1.kernels.blocks import (
     fill_zero,
     pack,
     padded,
-    part_columns,
     product,
     share_of_panels,
     shares_of_columns,
@@ -32,12 +31,25 @@ from tinymnv1.kernels.blocks import (
     whole_gradient_tiles,
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, parallel, scratch_memory, serial
-from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS, TILE_VECTORS, vload, vload_tail, vstore, vstore_tail
+from tinymnv1.kernels.simd import (
+    GRADIENT_ROWS,
+    LANES,
+    PANEL,
+    TILE_ROWS,
+    TILE_VECTORS,
+    vload,
+    vload_tail,
+    vstore,
+    vstore_tail,
+)
 from tinymnv1.ops.window import Array
 
 SMALL_WEIGHTS = 1 << 15
 """Up to so many weights, `multiply_transposed` gives every chunk of rows its own sum; above, there is enough to share
-out among the columns of the result instead."""
+out among the rows and columns of the result instead."""
+
+PART_ROWS, PART_COLUMNS = 256, 128
+"""A part of the weights' gradient, at most: 128 KiB, and with a block of both factors less than 400 KiB."""
 
 BLOCK_FLOATS = 1 << 16
 """A block of x has fewer than BLOCK_ROWS rows where these would be more floats: half of a small second-level cache."""
@@ -132,34 +144,37 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
 
 
 @serial
-def _add_part(begin, end, kept, dy, dw, rows, depth, columns, block, lda, width, tall, a):
-    panel = block * PANEL
-    for k in range(tall):
+def _add_part(top, bottom, begin, end, x, dy, dw, rows, depth, columns, block, lda, width, a):
+    panel, dz, numbers = block * PANEL, block * lda, min(bottom, depth) - top
+    for k in range(top, bottom):
         fill_zero(dw, k * width + begin, end - begin)
     for start in range(0, rows, block):
         count = min(block, rows - start)
+        _copy_in(x, start * depth + top, depth, count, numbers, a, 0, lda)
         for c in range(begin, end, PANEL):
-            place = (c - begin) // PANEL * panel
+            place = dz + (c - begin) // PANEL * panel
             _copy_in(dy, start * columns + c, columns, count, min(PANEL, columns - c), a, place, PANEL)
-        add_to_part(kept, start * lda, lda, depth, count, a, panel, begin, end, dw, width)
+        add_to_part(a, 0, lda, numbers, count, a, dz, panel, begin, end, dw, top * width, width)
 
 
 @parallel
-def _add_products(x, kept, dy, dw, rows, depth, columns, block, chunks, part, lda, ldz, width, tall, scratch):
-    """dw[chunk] = x[rows].T @ dy[rows] for each chunk of the rows; or, with one chunk, in parts of so many columns."""
+def _add_products(x, dy, dw, rows, depth, columns, block, chunks, part, lda, ldz, width, tall, scratch):
+    """dw[chunk] = x[rows].T @ dy[rows] for each chunk of the rows; or, with one chunk, in parts (rows, columns) of dw.
+
+    A part copies its own columns of x and dy, block by block: its two factors and its part of dw then stay in the
+    second-level cache.
+    """
     if chunks > 1:
         for chunk in prange(chunks):
             a = scratch[get_thread_id()]
             _add_chunk(np.int64(chunk), chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, width, tall, a)
     else:
-        for b in prange((rows + block - 1) // block):
-            start = np.int64(b) * block
-            _copy_in(x, start * depth, depth, min(block, rows - start), depth, kept, start * lda, lda)
-        for p in prange((width + part - 1) // part):
-            a, begin = scratch[get_thread_id()], np.int64(p) * part
-            _add_part(
-                begin, min(begin + part, width), kept, dy, dw, rows, depth, columns, block, lda, width, tall, a
-            )  # fmt: skip
+        part_rows, part_columns = part
+        down = (tall + part_rows - 1) // part_rows
+        for p in prange(down * ((width + part_columns - 1) // part_columns)):
+            a, top, begin = scratch[get_thread_id()], np.int64(p) % down * part_rows, np.int64(p) // down * part_columns
+            bottom, end = min(top + part_rows, tall), min(begin + part_columns, width)
+            _add_part(top, bottom, begin, end, x, dy, dw, rows, depth, columns, block, lda, width, a)
 
 
 def multiply(x: Array, w: Array) -> Array:
@@ -184,15 +199,32 @@ def multiply_transposed(x: Array, dy: Array) -> Array:
     width, tall = padded(columns), whole_gradient_tiles(depth)
     block = min(BLOCK_ROWS, rows)
     chunks = min(CHUNKS, -(-rows // block)) if depth * columns <= SMALL_WEIGHTS else 1
+    part = (depth, columns) if chunks > 1 else part_of_gradient(depth, columns)
     dw = aligned(chunks * tall * width)
-    kept = aligned((rows + TILE_ROWS) * spread(depth) if chunks == 1 else 0)
-    scratch = scratch_memory(block * (spread(depth) + spread(columns) + PANEL) + PANEL)
+    lda, ldz = spread(part[0]), spread(part[1])
+    scratch = scratch_memory(block * (lda + ldz + PANEL) + PANEL)
     _add_products(
-        x.reshape(-1), kept, dy.reshape(-1), dw, rows, depth, columns, block, chunks, part_columns(depth, width),
-        spread(depth), spread(columns), width, tall, scratch,
+        x.reshape(-1), dy.reshape(-1), dw, rows, depth, columns, block, chunks, part, lda, ldz, width, tall, scratch
     )  # fmt: skip
     if chunks == 1:
         return np.ascontiguousarray(dw.reshape(tall, width)[:depth, :columns])
     total = aligned(depth * columns)
     sum_chunks(dw, chunks, tall * width, width, depth, columns, total)
     return total.reshape(depth, columns)
+
+
+def part_of_gradient(depth: int, columns: int) -> tuple[int, int]:
+    """Into parts of how many rows and columns a weights' gradient of (depth, columns) is cut: whole register tiles.
+
+    At most PART_ROWS by PART_COLUMNS, and so small that each thread has a part, as far as there are tiles. The fewer
+    and the squarer, the less often x and dy are read. The cut depends on the number of threads, but the result does
+    not: each number is summed in the same order in any part.
+    """
+    tiles, panels, threads = -(-depth // GRADIENT_ROWS), -(-columns // PANEL), get_num_threads()
+    down, across = -(-depth // PART_ROWS), -(-columns // PART_COLUMNS)
+    while down * across < min(threads, tiles * panels):
+        if across == panels or (down < tiles and depth * across > columns * down):
+            down += 1
+        else:
+            across += 1
+    return -(-tiles // down) * GRADIENT_ROWS, -(-panels // across) * PANEL
