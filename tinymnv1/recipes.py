@@ -215,7 +215,9 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         | {
             "resolution": 40,
             "cutout": 10,
+            "jitter": 0.2,
             "width": 1.0,
+            "dropout": 0.2,
             "epochs": 52,
             "ema_decay": 0.999,
             "evaluate_every": 13,
