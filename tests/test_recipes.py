@@ -230,6 +230,7 @@ def test_the_recipes_of_cifar10_are_the_plain_model():
         assert (config.optimizer, config.nesterov) == ("sgd", True)
         assert config.validation == 0
     assert make_config("cifar10-record").width == 1.0
+    assert [make_config(name).dropout for name in ("cifar10-fast", "cifar10-record")] == [0, 0.2]
 
 
 def test_the_table_has_each_recipes_settings():
