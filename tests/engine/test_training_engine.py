@@ -302,6 +302,9 @@ def test_bfloat16_rounds_the_factors_of_the_pointwise_products_alone():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ConfigError, match="float32, bfloat16, got 'float16'"):
         TrainingEngine(make_model(width=0.25), "float16")
+    for model, fused in ((make_model("numpy", width=0.25), True), (make_model(width=0.25), False)):
+        with pytest.raises(ConfigError, match="layers train in float32, got 'bfloat16'"):
+            training_engine(model, fused, "bfloat16")
 
 
 THREADS = """

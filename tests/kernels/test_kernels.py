@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1 import kernels, ops
+from tinymnv1.errors import ConfigError
 from tinymnv1.kernels import strips
 from tinymnv1.kernels.simd import LANES
 
@@ -169,6 +170,26 @@ def test_every_kernel_on_a_plain_case(name):
     rng = np.random.default_rng(5)
     inputs, others = make_case(name, 3, 4, 5, 7, rng, np.float32)
     compare(name, inputs, others, rng)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("relu", "dropout")])  # those are ops' own
+def test_float64_is_refused(name):
+    """A kernel compiled for it would be slow, and a second one to compile."""
+    inputs, others = make_case(name, 2, 4, 4, 5, np.random.default_rng(3), np.float32)
+    forward, backward = forward_and_backward(kernels, name)
+    for i in range(len(inputs)):
+        with pytest.raises(ConfigError, match=r'must be float32 .* got float64; use backend="numpy"'):
+            forward(*inputs[:i], inputs[i].astype(np.float64), *inputs[i + 1 :], *others)
+    y, cache, *_ = forward(*inputs, *others)
+    with pytest.raises(ConfigError, match="dy must be float32"):
+        backward(y.astype(np.float64), cache)
+
+
+def test_batchnorm_inference_refuses_float64():
+    inputs = [np.ones((2, 3, 3, 5), np.float32), *np.ones((4, 5), np.float32)]
+    for i in range(len(inputs)):
+        with pytest.raises(ConfigError, match="must be float32"):
+            kernels.batchnorm_inference(*inputs[:i], inputs[i].astype(np.float64), *inputs[i + 1 :])
 
 
 def test_relu6_at_the_kinks():

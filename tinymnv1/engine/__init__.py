@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Union
 
 from tinymnv1.engine.layered import LayerEngine
+from tinymnv1.errors import ConfigError
 from tinymnv1.model import MobileNetV1
 from tinymnv1.ops.window import Array
 
@@ -54,12 +55,14 @@ def training_engine(
 ) -> Union["TrainingEngine", LayerEngine]:
     """The engine to train a model with: the fused one, if it is wanted and the model's backend is "numba".
 
-    precision: see `TrainingEngine`; the layers know float32 alone.
+    precision: see `TrainingEngine`. Raises ConfigError if it is another than float32 and the layers are to train.
     """
     if fused and model.backend == "numba":
         from tinymnv1.engine.training import TrainingEngine
 
         return TrainingEngine(model, precision)
+    if precision != "float32":
+        raise ConfigError(f'the layers train in float32, got {precision!r}; use the fused engine and backend="numba"')
     return LayerEngine(model)
 
 

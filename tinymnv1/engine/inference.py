@@ -244,7 +244,7 @@ class InferenceEngine:
         self._plans: dict[tuple[int, ...], Plan] = {}
 
     def __call__(self, x: Array) -> Array:
-        """Logits (N, classes) of images x (N, H, W, in_channels) float32. Raises ConfigError on another shape."""
+        """Logits (N, classes) of images x (N, H, W, in_channels) float32. Raises ConfigError on any other."""
         x = self.model.check_images(x)
         if x.shape not in self._plans:
             self._plans[x.shape] = self._plan(*x.shape[:3])

@@ -35,9 +35,10 @@ def product_shape(rows: int, cin: int, cout: int, in_place: bool, split_in: bool
     """
     block, blocks = blocks_of(rows)
     groups_in = shares_of_columns(blocks, padded(cin)) if split_in else 1
-    groups_out = shares_of_columns(blocks, padded(cout))
     if in_place:
         groups_out = 1 if blocks >= 4 * CHUNKS else max(padded(cout) // LANES // 8, 1)
+    else:
+        groups_out = shares_of_columns(blocks, padded(cout))
     return ProductShape(rows, block, blocks, cin, padded(cin), cout, padded(cout), groups_out, groups_in)
 
 

@@ -5,7 +5,10 @@ up it re-exports from `ops`, so that a layer can be given either module.
 
     simd.py       vectors in registers, and the register tile of a matrix product
     product.py    matrix products: pointwise, linear and conv2d are made of them
-    depthwise.py  the 3x3 depthwise convolution on the same vectors
+    depthwise.py  the depthwise convolution; its rows on the same vectors in strips.py and strips_backward.py
+
+These serve the layers. The engines' kernels are not exported here: `fused_*.py`, `gather.py` and `moments.py` for
+training, `inference.py` for inference, on blocks of rows (`blocks.py`) that the layers' products use, too.
 
 There is one thread pool. Nothing here calls BLAS: its threads and OpenMP's, each spinning while they wait for work,
 take the cores away from each other, and made a training step at width 0.25 up to four times as slow.

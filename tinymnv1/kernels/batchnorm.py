@@ -155,7 +155,8 @@ def batchnorm_inference(
     """As `tinymnv1.ops.batchnorm_inference`, float32 only: x (N, H, W, C) -> y."""
     check_batchnorm(x, gamma, beta)
     check_statistics(running_mean, running_var, gamma)
-    x = as_float32(x, "x")
+    x, gamma, beta = as_float32(x, "x"), as_float32(gamma, "gamma"), as_float32(beta, "beta")
+    running_mean, running_var = as_float32(running_mean, "running_mean"), as_float32(running_var, "running_var")
     scale = gamma / np.sqrt(running_var + np.float32(eps))
     y = aligned_like(x)
     pixels = x.reshape(-1, x.shape[3])

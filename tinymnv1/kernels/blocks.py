@@ -1,9 +1,10 @@
 """What the fused kernels share: padded channels, packed weights, and what is done with one block of rows.
 
-An activation is a matrix of pixels (rows) by channels. In the fused engines each row is `padded(C)` floats long, a
+An activation is a matrix of pixels (rows) by channels. In the fused engines a row begins with `padded(C)` floats, a
 whole number of vectors; the numbers beyond the last channel are zero, or are never used. So no kernel needs code for
-the end of a row. An array also has TILE_ROWS - 1 rows to spare behind its last one, so that a register tile may write
-a whole tile there, and nothing needs code for the last rows either.
+the end of a row. In training that is the whole row; in inference rows may lie further apart. An array also has
+TILE_ROWS - 1 rows to spare behind its last one, so that a register tile may write a whole tile there, and nothing needs
+code for the last rows either.
 
 Each batch norm has COEFFICIENTS rows of padded(C) numbers, in one flat array `bn`:
 
@@ -93,7 +94,7 @@ def spread(channels: int) -> int:
 def part_columns(depth: int, width: int) -> int:
     """Into parts of how many columns a weights' gradient of so many rows and columns is cut: whole panels.
 
-    No part is so wide that a thread has none. So the cut depends on the number of threads, but the result does not:
+    No part is wider than a thread's equal share. So the cut depends on the number of threads, but the result does not:
     each number is summed in the same order in any part. (A compiled function that asks for the number of threads is
     not cached, so this one is not compiled.)
     """
@@ -111,8 +112,8 @@ def shares_of_columns(blocks: int, width: int) -> int:
     """Into how many shares the `width` columns of a product are cut, if its rows are cut into so many blocks.
 
     A unit of work is a block and a share, and makes the block anew from what it reads: so there are as few shares as
-    leave the threads idle for no more than a twentieth of the time. How many depends on the number of threads, but the
-    result does not.
+    leave the threads idle for no more than a twentieth of the time, if all units took the same; a share for each panel,
+    if no number of shares does. How many depends on the number of threads, but the result does not.
     """
     threads, panels = get_num_threads(), -(-width // PANEL)
     for shares in range(1, panels):
@@ -205,15 +206,15 @@ def product(a, ia, lda, depth, rows, packed, first, last, y, iy, ldy):
 
 
 @serial
-def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, first, last, dw, idw, ldw):
-    """dw[k, v] += sum over so many rows r of a[r, k] * dz[r, v], for k < depth and the vectors v from first to last.
+def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, vectors, dw, idw, ldw):
+    """dw[k, v] += sum over so many rows r of a[r, k] * dz[r, v], for k < depth and the first `vectors` vectors v.
 
-    depth is rounded up to whole tiles, in dw and in what is read of a's rows. first is a multiple of TILE_VECTORS.
+    depth is rounded up to whole tiles, in dw and in what is read of a's rows.
     a and dz: floats; or pairs across the rows, and then `rows` is the number of pairs.
     """
-    v = first
-    while v < last:
-        if v + TILE_VECTORS <= last:
+    v = 0
+    while v < vectors:
+        if v + TILE_VECTORS <= vectors:
             for k in range(0, depth, GRADIENT_ROWS):
                 place = idw + k * ldw + v * LANES
                 _transposed(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
@@ -233,7 +234,7 @@ def add_to_part(a, ia, lda, depth, rows, dz, idz, panel, begin, end, dw, idw, ld
     """
     for c in range(begin, end, PANEL):
         vectors, place = min(PANEL, end - c) // LANES, idz + (c - begin) // PANEL * panel
-        add_product_transposed(a, ia, lda, depth, rows, dz, place, np.int64(PANEL), 0, vectors, dw, idw + c, ldw)
+        add_product_transposed(a, ia, lda, depth, rows, dz, place, np.int64(PANEL), vectors, dw, idw + c, ldw)
 
 
 @serial

@@ -33,7 +33,7 @@ PRANGE_ONLY = {"prange": True} | dict.fromkeys(OTHER_LOOPS, False)
 CHUNKS = 16
 """Into how many parts a reduction over pixels or images is split, at most, where each part needs much memory for its
 sums; elsewhere each block of rows is a part. It fixes the order of summation, so it is a constant and not the number of
-threads."""
+threads. More threads than that find nothing to do in such a reduction."""
 
 
 def _version() -> str:
@@ -50,6 +50,7 @@ VERSION = _version()
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """What the three below have in common. Division by zero gives inf, as in NumPy."""
     function.__qualname__ += f"-{VERSION}"
     dispatcher = njit(fastmath=FAST, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     if not config.DISABLE_JIT:
@@ -79,7 +80,7 @@ def serial(function: Callable[..., Any]) -> Any:
 
 
 def single(function: Callable[..., Any]) -> Any:
-    """Compile a kernel that one thread runs. Division by zero gives inf, as in NumPy."""
+    """Compile a kernel that one thread runs."""
     return _compiled(function, cache=True)
 
 

@@ -140,7 +140,7 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
         _backward3(*flat, window, channels, chunks, groups, far(dy, x, dx))
     else:
         dx = np.zeros_like(x)
-        partial = partial_dw.reshape(chunks, rows, channels)[:, :taps].reshape(chunks, *w.shape)
+        partial = partial_dw.reshape(chunks, rows, channels)[:, :taps].reshape(chunks, *w.shape)  # a view
         _backward_any(dy, x, w, dx, partial, stride, top, left)
     sum_chunks(partial_dw, chunks, rows * channels, channels, taps, channels, dw.reshape(-1))
     return dx, dw

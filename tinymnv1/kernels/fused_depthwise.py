@@ -19,7 +19,7 @@ from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, 
 
 
 @serial
-def activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a):
+def _activate_band(z, n, height, width, channels, first, rows, left, columns, bn, low, high, a):
     """Rows first, first + 1 ... of image n, activated, into planes: `columns` pixels a row, zeros outside the image.
 
     left: columns of zeros on the left.
@@ -150,7 +150,7 @@ def _forward_unit(unit, window, channels, low, high, z_in, bn_in, w, z_out, per_
     last, rows = min(n0 + per_unit, images), min(band, out_h - r0)
     padded_rows = (rows - 1) * stride + 3
     for n in range(n0, last):
-        activate_band(
+        _activate_band(
             z_in, n, height, width, channels, r0 * stride - top, padded_rows, left, columns, bn_in, low, high, a
         )
         iz = (n * out_h + r0) * out_w * channels

@@ -205,9 +205,7 @@ def _backward_unit(
         if with_dw:
             vectors = width_out // LANES
             count = terms(a, count)
-            add_product_transposed(
-                a, ia, lda, channels_in, count, dz, across, ld_across, 0, vectors, dw, idw, width_out
-            )
+            add_product_transposed(a, ia, lda, channels_in, count, dz, across, ld_across, vectors, dw, idw, width_out)
 
 
 @parallel

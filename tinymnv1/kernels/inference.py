@@ -2,7 +2,7 @@
 
 Rows are padded, as `blocks.py` says. Those of an activation may lie further apart (ldx, ldy), so that a block of them
 can be read where it lies: `engine.inference.apart` says when. Work is shared out by blocks of rows and by channels, so
-that one image, too, keeps all threads busy.
+that one image, too, is work for several threads.
 """
 
 import numpy as np

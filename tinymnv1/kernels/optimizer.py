@@ -1,7 +1,7 @@
 """The optimizers' steps in Numba; the formulas are in `tinymnv1.ops.optimizer`.
 
 Nothing here computes much: the time goes into moving the arrays through memory. So each step is one pass, shared out
-among the threads in blocks of `BLOCK` numbers, and no intermediate result is stored.
+among the threads, and no intermediate result is stored.
 """
 
 import math
@@ -13,7 +13,7 @@ from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.compile import as_float32, parallel, serial
 from tinymnv1.ops.window import Array
 
-BLOCK = 16384  # 64 KiB of an array: the pieces of all arrays of a step lie in a core's L2 cache together
+BLOCK = 16384  # a piece of work: 64 KiB of each array of a step, together less than a core's L2 cache
 
 
 @serial

@@ -5,8 +5,8 @@
 
 They run on the register tiles of `blocks.py`, which know no ends of rows. So a block of x is first copied into scratch
 memory, rows `spread` apart. A tile that would reach beyond y's last row or column goes to scratch memory, too, and what
-belongs to y is copied from there. Where the rows are so short that a block of them fits into the first-level cache as
-it lies, and end with a whole vector where it matters, the tiles read x and dy themselves.
+belongs to y is copied from there. Where the rows are so short that a copy costs more than it gains (`NARROW`,
+`NARROW_GRADIENT`), and end with a whole vector where it matters, the tiles read x and dy themselves.
 
 Where partial sums are added in the end, the shapes alone say into how many parts the work is cut, and no two threads
 add into the same number: so results do not depend on the number of threads.
@@ -49,7 +49,7 @@ SMALL_WEIGHTS = 1 << 15
 out among the rows and columns of the result instead."""
 
 PART_ROWS, PART_COLUMNS = 256, 128
-"""A part of the weights' gradient, at most: 128 KiB, and with a block of both factors less than 400 KiB."""
+"""A part of the weights' gradient: 128 KiB, and with a block of both factors less than 400 KiB."""
 
 BLOCK_FLOATS = 1 << 16
 """A block of x has fewer than BLOCK_ROWS rows where these would be more floats: half of a small second-level cache."""
@@ -74,7 +74,7 @@ def _copy_in(x, ix, ldx, rows, columns, a, ia, lda):
 
 
 @serial
-def copy_out(a, ia, lda, rows, columns, y, iy, ldy):
+def _copy_out(a, ia, lda, rows, columns, y, iy, ldy):
     """Rows of a, lda apart, into y."""
     for _ in range(rows):
         for c in range(0, columns, LANES):
@@ -110,7 +110,7 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
         if done < count:
             rest, c = count - done, v * LANES  # `product` adds v * LANES to where it writes: hence edge - c
             product(a, done * lda, lda, depth, rest, packed, v, end, a, edge - c, PANEL)
-            copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
+            _copy_out(a, edge, PANEL, rest, min(end * LANES, columns) - c, y, (start + done) * columns + c, columns)
         v = end
 
 
@@ -140,7 +140,7 @@ def _add_chunk(chunk, chunks, x, dy, dw, rows, depth, columns, block, lda, ldz, 
         else:
             right, ir, ldr = a, dz, ldz
             _copy_in(dy, start * columns, columns, count, columns, a, dz, ldz)
-        add_product_transposed(left, il, ldl, depth, count, right, ir, ldr, 0, width // LANES, dw, idw, width)
+        add_product_transposed(left, il, ldl, depth, count, right, ir, ldr, width // LANES, dw, idw, width)
 
 
 @serial
@@ -216,9 +216,9 @@ def multiply_transposed(x: Array, dy: Array) -> Array:
 def part_of_gradient(depth: int, columns: int) -> tuple[int, int]:
     """Into parts of how many rows and columns a weights' gradient of (depth, columns) is cut: whole register tiles.
 
-    At most PART_ROWS by PART_COLUMNS, and so small that each thread has a part, as far as there are tiles. The fewer
-    and the squarer, the less often x and dy are read. The cut depends on the number of threads, but the result does
-    not: each number is summed in the same order in any part.
+    At most PART_ROWS by PART_COLUMNS, and a part for each thread while there are tiles; then rounded up to whole
+    tiles, so that there may be a few parts less. The fewer and the squarer, the less often x and dy are read. The cut
+    depends on the number of threads, but the result does not: each number is summed in the same order in any part.
     """
     tiles, panels, threads = -(-depth // GRADIENT_ROWS), -(-columns // PANEL), get_num_threads()
     down, across = -(-depth // PART_ROWS), -(-columns // PART_COLUMNS)

@@ -134,9 +134,9 @@ class Emitter:
     def rounded(self, b: Any, v: Any) -> Any:
         """A float, or a vector of them, as bfloat16: 16-bit integers.
 
-        One instruction, or the same by hand: half a step is added to the bits, a little less where the kept part is
-        even, and the lower half dropped. LLVM's own way without the instruction is a call of a function that C
-        libraries may lack.
+        One instruction, which takes numbers below the smallest normal one for zero; or by hand, which does not: half a
+        step is added to the bits, a little less where the kept part is even, and the lower half dropped. LLVM's own
+        way without the instruction is a call of a function that C libraries may lack.
         """
         lanes = self.lanes if v.type == self.vector else 0
 

@@ -162,26 +162,26 @@ def _strip_of_two(
 
 
 @serial
-def _one_output(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, c0, c1, v, width, k):
-    """One output of any stride; k: n of `load`. i0, i1, i2: index of the rows; v: the window's leftmost column."""
+def _one_output(x, i0, i1, i2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, iy, c0, c1, v, width, n):
+    """One output of any stride; n: of `load`. i0, i1, i2: index of the rows; v: the window's leftmost column."""
     in0, in1, in2 = 0 <= v < width, 0 <= v + 1 < width, 0 <= v + 2 < width
     v0, v1, v2 = v * ldx, (v + 1) * ldx, (v + 2) * ldx
     for c in range(c0, c1, LANES):
         s = _begin(bias, c)
         for i, q in ((i0, q0), (i1, q1), (i2, q2)):
-            s = vfma(column(x, i + v0 + c, in0, k), load(w, q + c, k), s)
-            s = vfma(column(x, i + v1 + c, in1, k), load(w, q + ldw + c, k), s)
-            s = vfma(column(x, i + v2 + c, in2, k), load(w, q + 2 * ldw + c, k), s)
-        store(y, iy + c, _finish(s, bias, low, high), k)
+            s = vfma(column(x, i + v0 + c, in0, n), load(w, q + c, n), s)
+            s = vfma(column(x, i + v1 + c, in1, n), load(w, q + ldw + c, n), s)
+            s = vfma(column(x, i + v2 + c, in2, n), load(w, q + 2 * ldw + c, n), s)
+        store(y, iy + c, _finish(s, bias, low, high), n)
 
 
 @serial
-def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, n, oh, c0, c1, k, far):
-    """Output row oh of image n, channels c0 up to c1.
+def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, image, oh, c0, c1, n, far):
+    """Output row oh of an image, channels c0 up to c1.
 
     x, w, y: flat; ldx, ldw, ldy: the distance of their pixels.  w: nine rows of weights, and ZERO_ROWS of zeros.
     bias: None, or (channels,) to add before the sum is limited to the vectors low and high.
-    iy: index of the row's first number in y.  k: None for whole vectors of channels, else n of `load`.
+    iy: index of the row's first number in y.  n: None for whole vectors of channels, else of `load`.
     far: as `far` gives it.
 
     The last strip is moved back until it fits, and computes again some of what the one before it has computed.
@@ -189,12 +189,12 @@ def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, n, oh, c0
     _, height, width, _, out_w, stride, top, left = window
     first, nothing, row = oh * stride - top, 9 * ldw, width * ldx
     in0, in1, in2 = 0 <= first < height, 0 <= first + 1 < height, 0 <= first + 2 < height
-    row0 = row_start(n, first, height, row)
-    row1 = row_start(n, first + 1, height, row)
-    row2 = row_start(n, first + 2, height, row)
+    row0 = row_start(image, first, height, row)
+    row1 = row_start(image, first + 1, height, row)
+    row2 = row_start(image, first + 2, height, row)
     q0, q1, q2 = (0 if in0 else nothing), (3 * ldw if in1 else nothing), (6 * ldw if in2 else nothing)
     strip = 1
-    if k is None and stride <= 2 and out_w >= 2 and width >= 2:
+    if n is None and stride <= 2 and out_w >= 2 and width >= 2:
         strip = 4 if stride == 1 and out_w >= 4 and width >= 4 else 2
     ow = 0
     while ow < out_w:
@@ -214,6 +214,6 @@ def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, n, oh, c0
             )  # fmt: skip
         else:
             _one_output(
-                x, row0, row1, row2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, c0, c1, v, width, k
+                x, row0, row1, row2, ldx, w, q0, q1, q2, ldw, bias, low, high, y, p, c0, c1, v, width, n
             )  # fmt: skip
         ow += strip

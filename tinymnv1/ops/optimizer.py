@@ -57,7 +57,7 @@ def adam_step(
 
     w, grad, mean (m), square (v): of one shape and dtype; all but grad change.  step: t, 1 at the first step.
     decoupled: AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2): g = grad, and w shrinks by the factor
-    1 - lr * weight_decay first.
+    1 - lr * weight_decay first. That is PyTorch's form: the paper multiplies the decay by lr's schedule, not by lr.
     """
     g = grad
     if weight_decay and decoupled:
