@@ -251,6 +251,7 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
         if config.backend != "numba":
             raise ConfigError(f"--threads is for --backend numba: leave it out with --backend {config.backend}")
         _set_threads(threads)
+    _begin_to_compile(config, evaluate=not find_lr)
     data_dir = Path(config.data_dir) if config.data_dir else None
     dataset = config.part_of(load_dataset(config.data, data_dir, config.resolution or None))
     if find_lr:
@@ -309,6 +310,17 @@ def _set_threads(threads: int) -> None:
     if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
         raise ConfigError(f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads}")
     numba.set_num_threads(threads)
+
+
+def _begin_to_compile(config: TrainConfig, evaluate: bool) -> None:
+    """The first time, let other processes compile kernels while this one reads the data and begins to train."""
+    if config.backend == "numba":
+        from tinymnv1.engine import first_run  # here: it loads Numba
+
+        if config.engine == "fused":
+            first_run.begin(f"backward {config.effective_precision()}")
+        if evaluate:
+            first_run.begin("inference")
 
 
 def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:

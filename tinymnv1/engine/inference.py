@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinymnv1.engine import first_run
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import Window, pack, padded, spread, whole_tiles
@@ -247,6 +248,7 @@ class InferenceEngine:
         """Logits (N, classes) of images x (N, H, W, in_channels) float32. Raises ConfigError on any other."""
         x = self.model.check_images(x)
         if x.shape not in self._plans:
+            first_run.finish("inference")
             self._plans[x.shape] = self._plan(*x.shape[:3])
         plan = self._plans[x.shape]
         flat = np.ascontiguousarray(x).reshape(-1)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinymnv1.engine import PRECISIONS
+from tinymnv1.engine import PRECISIONS, first_run
 from tinymnv1.engine.inference import InferenceEngine
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, counts_of, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
@@ -354,6 +354,22 @@ class Plan:
         self.gradients = take(largest), take(largest)  # dy of one stage, and of the one before it
         self.scratch_floats = max(part.scratch for part in (self.stem, *self.stages, self.head))
 
+    def forward(self, image: Array, scratch: Array) -> Array:
+        """image: the batch, flat.  Returns the logits (N, classes)."""
+        self.stem.forward(image, scratch)
+        for stage in self.stages:
+            stage.forward(scratch)
+        return self.head.forward(scratch)
+
+    def backward(self, image: Array, dlogits: Array, scratch: Array) -> None:
+        """All gradients. image: as the forward pass read it.  dlogits: (N, classes)."""
+        dy, dy_before = self.gradients
+        self.head.backward(dlogits, dy, scratch)
+        for stage in reversed(self.stages):
+            stage.backward(dy, dy_before, scratch)
+            dy, dy_before = dy_before, dy
+        self.stem.backward(image, dy, scratch)
+
 
 class TrainingEngine:
     """Forward, loss and backward of a model, fused. The same face as `LayerEngine`; in float32, the same results."""
@@ -384,20 +400,24 @@ class TrainingEngine:
         x = self.model.check_images(x)
         check_labels(labels, len(x), self.model.config.num_classes)
         check_smoothing(label_smoothing)
+        first = not self._plans
+        if first:
+            first_run.begin(f"backward {self.precision}")
         plan = self._plan(*x.shape[:3])
         flat, scratch = np.ascontiguousarray(x).reshape(-1), self._scratch
-        plan.stem.forward(flat, scratch)
-        for stage in plan.stages:
-            stage.forward(scratch)
-        logits = plan.head.forward(scratch)
+        logits = plan.forward(flat, scratch)
+        if first:
+            first_run.finish(f"backward {self.precision}")
         loss, dlogits = softmax_cross_entropy(logits, labels, label_smoothing)
-        dy, dy_before = plan.gradients
-        plan.head.backward(dlogits, dy, scratch)
-        for stage in reversed(plan.stages):
-            stage.backward(dy, dy_before, scratch)
-            dy, dy_before = dy_before, dy
-        plan.stem.backward(flat, dy, scratch)
+        plan.backward(flat, dlogits, scratch)
         return loss, logits
+
+    def compile_backward(self) -> None:
+        """Compile the kernels of the backward pass by calling them on memory that holds nothing (`first_run`)."""
+        images, size = 2, 32
+        plan = self._plan(images, size, size)
+        image = np.zeros(images * size * size * self.model.config.in_channels, np.float32)
+        plan.backward(image, np.zeros((images, self.model.config.num_classes), np.float32), self._scratch)
 
     def _plan(self, images: int, height: int, width: int) -> Plan:
         """The stages for this shape. They are drawn up twice: to see how much memory they take, and on that memory."""

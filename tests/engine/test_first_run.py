@@ -1,0 +1,98 @@
+"""Tests of what other processes compile the first time: that it spares this one work, and that nothing hangs on it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from engine_cases import images, make_model
+
+from tinymnv1.engine import TrainingEngine, first_run
+
+pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="without the compiler nothing is compiled")
+
+FIRST_STEP = """
+import json, sys
+import numpy as np
+from tinymnv1 import MobileNetV1
+from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run
+from tinymnv1.kernels import fused_depthwise, fused_pointwise, inference
+
+first_run.begin("inference")
+model = MobileNetV1(10, 0.25, stem_stride=1, rng=5)
+x = np.random.default_rng(0).normal(size=(16, 32, 32, 3)).astype(np.float32)
+TrainingEngine(model, sys.argv[1]).forward_backward(x, np.arange(16) % 10)
+InferenceEngine(model)(x)
+kernels = [
+    fused_pointwise.pointwise_forward, fused_pointwise.pointwise_backward, fused_pointwise.weights_gradient,
+    fused_depthwise.depthwise_backward, inference.separable_inference, inference.depthwise_inference,
+    inference.product_inference, inference.pool_inference,
+]
+print(json.dumps({kernel.py_func.__name__: sum(kernel.stats.cache_misses.values()) for kernel in kernels}))
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_first_step_finds_what_another_process_has_compiled(tmp_path, precision):
+    """With an empty cache: otherwise the first step takes half as long again, and nobody would notice."""
+    command = [sys.executable, "-c", FIRST_STEP, precision]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    compiled_here = {name for name, misses in json.loads(done.stdout).items() if misses}
+    assert compiled_here == {"pointwise_forward"}
+
+
+@pytest.fixture
+def nothing_cached(monkeypatch):
+    """What `begin` sees in a process that has started no other, and has an empty cache."""
+    monkeypatch.setattr(first_run, "_processes", {})
+    monkeypatch.setattr(first_run, "_is_cached", lambda kernel: False)
+    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
+    monkeypatch.setitem(first_run.PARTS, "backward float32", (None, None))
+
+
+def test_a_step_does_not_depend_on_the_other_process(nothing_cached, monkeypatch):
+    """It may fail: here the other process knows no such part, and then cannot even be started."""
+    monkeypatch.setitem(first_run.PARTS, "nonsense", (None, None))
+    first_run.begin("nonsense")
+    first_run.finish("nonsense")
+    assert first_run._processes["nonsense"].returncode == 1
+    monkeypatch.setattr(sys, "executable", "no such program")
+    x, labels = images(2, 32, 32)
+    model = make_model(width=0.25)
+    loss, _ = TrainingEngine(model).forward_backward(x, labels)
+    assert np.isfinite(loss)
+    assert np.abs(model.classifier.params["weight"].grad).max() > 0
+    assert list(first_run._processes) == ["nonsense"]
+
+
+def test_a_process_is_started_once_and_not_beside_a_single_thread(nothing_cached, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started.append(command[-1]) or Ended())
+    monkeypatch.setattr(first_run, "get_num_threads", lambda: 1)
+    first_run.begin("inference")
+    assert started == []
+    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
+    first_run.begin("inference")
+    first_run.begin("inference")
+    assert started == ["inference"]
+
+
+def test_no_process_is_started_for_what_is_cached(monkeypatch):
+    """Every later run would otherwise wait a second for it."""
+    TrainingEngine(make_model(width=0.25)).forward_backward(*images(2, 32, 32))  # compiled, if it was not before
+    monkeypatch.setattr(first_run, "_processes", {})
+    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    first_run.begin("backward float32")
+
+
+class Ended:
+    """A process that has ended."""
+
+    def terminate(self):
+        pass

@@ -1,0 +1,91 @@
+"""The first run on a machine: other processes compile some of the kernels.
+
+Numba compiles one function at a time, and compiling the engines' kernels takes longer than anything else that a short
+first run does. But what one process has compiled, another loads from Numba's cache on disk in a few milliseconds. So
+`python -m tinymnv1.engine.first_run PART` compiles a part of the kernels, by calling them, while the process that needs
+them does something else or compiles others. Should it fail, nothing is lost: whoever finds a kernel missing compiles
+it, as always.
+"""
+
+import atexit
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import config, get_num_threads
+
+import tinymnv1
+from tinymnv1.kernels.fused_pointwise import pointwise_backward
+from tinymnv1.kernels.inference import separable_inference
+from tinymnv1.model import MobileNetV1
+
+_processes: dict[str, "subprocess.Popen[bytes]"] = {}
+"""Those that this one has started, by their part."""
+
+
+def _small_model() -> MobileNetV1:
+    return MobileNetV1(num_classes=10, width=0.25)
+
+
+def _compile_backward(precision: str) -> None:
+    from tinymnv1.engine.training import TrainingEngine
+
+    TrainingEngine(_small_model(), precision).compile_backward()
+
+
+def _compile_inference() -> None:
+    from tinymnv1.engine.inference import InferenceEngine
+
+    InferenceEngine(_small_model())(np.zeros((16, 32, 32, 3), np.float32))  # enough images for all of its kernels
+
+
+PARTS: dict[str, tuple[Any, Callable[[], None]]] = {
+    "backward float32": (pointwise_backward, lambda: _compile_backward("float32")),
+    "backward bfloat16": (pointwise_backward, lambda: _compile_backward("bfloat16")),
+    "inference": (separable_inference, _compile_inference),
+}
+"""Name -> (one of its kernels, what compiles them all)."""
+
+
+def begin(part: str) -> None:
+    """Let another process compile `part`, a name in PARTS, unless that is done already or there is one thread only.
+
+    The process ends with this one, if not before. The two precisions have their files in common, so when one is
+    compiled the other counts as compiled.
+    """
+    if part in _processes or config.DISABLE_JIT or get_num_threads() == 1 or _is_cached(PARTS[part][0]):
+        return
+    package = str(Path(tinymnv1.__file__).parent.parent)  # this very copy, wherever the caller found it
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    nowhere = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tinymnv1.engine.first_run", part],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=nowhere,
+            stdout=nowhere,
+            stderr=nowhere,
+        )
+    except OSError:
+        return
+    _processes[part] = process
+    atexit.register(process.terminate)
+
+
+def finish(part: str) -> None:
+    """Wait until `part` is compiled, if it was begun."""
+    if part in _processes:
+        _processes[part].wait()
+
+
+def _is_cached(kernel: Any) -> bool:
+    """Numba's index of a function's compiled forms is a file that has the function's name in its own."""
+    return any(Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__qualname__}-*.nbi"))
+
+
+if __name__ == "__main__":
+    PARTS[sys.argv[1]][1]()
