@@ -11,6 +11,8 @@ import pytest
 from engine_cases import images, make_model
 
 from tinymnv1.engine import TrainingEngine, first_run
+from tinymnv1.kernels import compile
+from tinymnv1.kernels.fused_pointwise import pointwise_backward
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="without the compiler nothing is compiled")
 
@@ -50,9 +52,7 @@ def test_the_first_step_finds_what_another_process_has_compiled(tmp_path, precis
 def nothing_cached(monkeypatch):
     """What `begin` sees in a process that has started no other, and has an empty cache."""
     monkeypatch.setattr(first_run, "_processes", {})
-    monkeypatch.setattr(first_run, "_is_cached", lambda kernel: False)
-    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
-    monkeypatch.setitem(first_run.PARTS, "backward float32", (None, None))
+    monkeypatch.setattr(first_run, "worth_a_process", lambda kernel: True)
 
 
 def test_a_step_does_not_depend_on_the_other_process(nothing_cached, monkeypatch):
@@ -70,25 +70,23 @@ def test_a_step_does_not_depend_on_the_other_process(nothing_cached, monkeypatch
     assert list(first_run._processes) == ["nonsense"]
 
 
-def test_a_process_is_started_once_and_not_beside_a_single_thread(nothing_cached, monkeypatch):
+def test_a_process_is_started_once(nothing_cached, monkeypatch):
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started.append(command[-1]) or Ended())
-    monkeypatch.setattr(first_run, "get_num_threads", lambda: 1)
-    first_run.begin("inference")
-    assert started == []
-    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
     first_run.begin("inference")
     first_run.begin("inference")
     assert started == ["inference"]
 
 
-def test_no_process_is_started_for_what_is_cached(monkeypatch):
+def test_no_process_is_started_for_what_is_cached_or_beside_a_single_thread(monkeypatch):
     """Every later run would otherwise wait a second for it."""
     TrainingEngine(make_model(width=0.25)).forward_backward(*images(2, 32, 32))  # compiled, if it was not before
-    monkeypatch.setattr(first_run, "_processes", {})
-    monkeypatch.setattr(first_run, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(subprocess, "Popen", None)
-    first_run.begin("backward float32")
+    monkeypatch.setattr(compile, "get_num_threads", lambda: 2)
+    assert not compile.worth_a_process(pointwise_backward)
+    never_called = compile.parallel(lambda x: x)
+    assert compile.worth_a_process(never_called)
+    monkeypatch.setattr(compile, "get_num_threads", lambda: 1)
+    assert not compile.worth_a_process(never_called)
 
 
 class Ended:

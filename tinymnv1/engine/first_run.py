@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config, get_num_threads
 
 import tinymnv1
+from tinymnv1.kernels.compile import worth_a_process
 from tinymnv1.kernels.fused_pointwise import pointwise_backward
 from tinymnv1.kernels.inference import separable_inference
 from tinymnv1.model import MobileNetV1
@@ -52,12 +52,8 @@ PARTS: dict[str, tuple[Any, Callable[[], None]]] = {
 
 
 def begin(part: str) -> None:
-    """Let another process compile `part`, a name in PARTS, unless that is done already or there is one thread only.
-
-    The process ends with this one, if not before. The two precisions have their files in common, so when one is
-    compiled the other counts as compiled.
-    """
-    if part in _processes or config.DISABLE_JIT or get_num_threads() == 1 or _is_cached(PARTS[part][0]):
+    """Let another process compile `part`, a name in PARTS, if it is worth one. It ends with this one, if not before."""
+    if part in _processes or not worth_a_process(PARTS[part][0]):
         return
     package = str(Path(tinymnv1.__file__).parent.parent)  # this very copy, wherever the caller found it
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -80,11 +76,6 @@ def finish(part: str) -> None:
     """Wait until `part` is compiled, if it was begun."""
     if part in _processes:
         _processes[part].wait()
-
-
-def _is_cached(kernel: Any) -> bool:
-    """Numba's index of a function's compiled forms is a file that has the function's name in its own."""
-    return any(Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__qualname__}-*.nbi"))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config, get_num_threads, njit
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.simd import SIMD
@@ -87,6 +87,17 @@ def single(function: Callable[..., Any]) -> Any:
 def parallel(function: Callable[..., Any]) -> Any:
     """Compile a driver whose `prange` loops are shared out among the threads."""
     return _compiled(function, cache=True, parallel=PRANGE_ONLY)
+
+
+def worth_a_process(kernel: Any) -> bool:
+    """Whether another process should compile `kernel`: there are threads to spare, and it is not in the cache on disk.
+
+    There, Numba's index of a function's compiled forms is a file that has the function's name in its own. It is not
+    read, so a kernel that is there for other types counts as compiled.
+    """
+    if config.DISABLE_JIT or get_num_threads() == 1:
+        return False
+    return not any(Path(kernel.stats.cache_path).glob(f"*.{kernel.py_func.__qualname__}-*.nbi"))
 
 
 def gradient_of(shape: tuple[int, ...], dy: Array, op: str) -> Array:
