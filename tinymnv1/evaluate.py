@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoint",
         choices=("best", "last"),
         default=None,
-        help="of a folder, the best epoch's or the last one's (default: best)",
+        help="of a folder, the last epoch's or the best one's, chosen on the images that the run was evaluated on"
+        " (default: best)",
     )
     parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
     parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")

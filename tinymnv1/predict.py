@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoint",
         choices=("best", "last"),
         default=None,
-        help="of a folder, the best epoch's or the last one's (default: best)",
+        help="of a folder, the last epoch's or the best one's, chosen on the images that the run was evaluated on"
+        " (default: best)",
     )
     parser.add_argument("--picture", type=Path, default=None, help="file to draw into (default: RUN/predict.png)")
     args = parser.parse_args(argv)

@@ -36,7 +36,7 @@ ENOUGH_STEPS = 100
 
 HELP = {
     "data": "shapes: drawn on the spot; cifar10: from disk or downloaded; folder: your own images, one sub-folder per"
-    " class, of which every fifth is kept for testing",
+    " class, of which every fifth is kept for testing, or folders train and test with such sub-folders",
     "data_dir": "where the data lies: required for folder, optional for cifar10 (a folder or the .tar.gz)",
     "resolution": "pixels; images of another size are scaled. 0: the data's own (32; 64 for a folder)",
     "early_resolution": "pixels in the first half of the epochs, to make them faster. 0: the same throughout",
@@ -134,7 +134,8 @@ def make_parser() -> argparse.ArgumentParser:
         "  python -m tinymnv1.train --data folder --data-dir pets --out runs/pets\n"
         "  python -m tinymnv1.train --resume runs/pets\n"
         "  python -m tinymnv1.train --optimizer sgd --find-lr\n\n"
-        "Ctrl-C saves the run after the current step. See also tinymnv1.evaluate, tinymnv1.compare, tinymnv1.predict,"
+        "Ctrl-C saves the run after the current step. Where other programs keep the cores busy, set"
+        " OMP_WAIT_POLICY=passive.\nSee also tinymnv1.evaluate, tinymnv1.compare, tinymnv1.predict,"
         " tinymnv1.summary.",
     )
     run = parser.add_argument_group("run")

@@ -26,7 +26,7 @@ from tinymnv1.kernels.simd import (
     vstore_along,
     vstore_rows,
 )
-from tinymnv1.kernels.simd_llvm import has_bfloat16
+from tinymnv1.kernels.simd_emitter import has_bfloat16
 from tinymnv1.kernels.strips import depthwise_row
 
 REGISTER = {"avx512": "zmm", "avx2": "ymm"}.get(SIMD)

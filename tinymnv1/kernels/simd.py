@@ -11,7 +11,7 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     vclip(v, low, high)                   v limited to [low, high]; a NaN stays a NaN
     vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
     product_tile(rows, vectors, transposed)   makes a register tile of a matrix product (a compiled function);
-    clipped_tile(rows, vectors)               one with a bias and a clip: see `simd_llvm.py`
+    clipped_tile(rows, vectors)               one with a bias and a clip: see `simd_tile.py`
 
 An array of uint32 holds pairs of bfloat16, a float32 without the lower half of its bits; a product of pairs takes as
 many instructions as one of floats, for twice the numbers. The first of a pair is in the lower half of the uint32. What
@@ -68,7 +68,7 @@ def multiplies_bfloat16() -> bool:
     """Whether a product of pairs takes one instruction here, and not several: with AVX-512 BF16."""
     if config.DISABLE_JIT or LANES < 16:
         return False
-    from tinymnv1.kernels.simd_llvm import has_bfloat16
+    from tinymnv1.kernels.simd_emitter import has_bfloat16
 
     return has_bfloat16()
 
