@@ -60,7 +60,7 @@ def test_a_step_does_not_depend_on_the_other_process(nothing_cached, monkeypatch
     monkeypatch.setitem(first_run.PARTS, "nonsense", (None, None))
     first_run.begin("nonsense")
     first_run.finish("nonsense")
-    assert first_run._processes["nonsense"].returncode == 1
+    assert first_run._processes["nonsense"].returncode == 2
     monkeypatch.setattr(sys, "executable", "no such program")
     x, labels = images(2, 32, 32)
     model = make_model(width=0.25)

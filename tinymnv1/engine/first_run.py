@@ -11,13 +11,14 @@ import atexit
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tinymnv1
+from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.kernels.compile import worth_a_process
 from tinymnv1.kernels.fused_pointwise import pointwise_backward
 from tinymnv1.kernels.inference import separable_inference
@@ -78,5 +79,16 @@ def finish(part: str) -> None:
         _processes[part].wait()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = CommandParser(
+        prog="python -m tinymnv1.engine.first_run",
+        description="Compile some of the engines' kernels into Numba's cache on disk, for a process that needs them.",
+    )
+    parser.add_argument("part", choices=tuple(PARTS), metavar="PART", help=f"one of {', '.join(PARTS)}")
+    PARTS[parser.parse_args(argv).part][1]()
+    return 0
+
+
 if __name__ == "__main__":
-    PARTS[sys.argv[1]][1]()
+    sys.exit(run_command(main))
