@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from engine_cases import images, make_model
 
-from tinymnv1.engine import TrainingEngine, first_run
+from tinymnv1 import train
+from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run
+from tinymnv1.errors import DataError
 from tinymnv1.kernels import compile
 from tinymnv1.kernels.fused_pointwise import pointwise_backward
 
@@ -94,3 +96,36 @@ class Ended:
 
     def terminate(self):
         pass
+
+
+def test_an_engine_waits_once_for_what_was_begun(monkeypatch):
+    """Else two processes compile the same."""
+    waited = []
+    monkeypatch.setattr(first_run, "finish", waited.append)
+    training, inference = (engine(make_model(width=0.25)) for engine in (TrainingEngine, InferenceEngine))
+    x, labels = images(2, 32, 32)
+    for _ in range(2):
+        training.forward_backward(x, labels)
+        inference(x)
+    assert waited == ["backward float32", "inference"]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], ["backward float32", "inference"]),
+        (["--precision", "bfloat16"], ["backward bfloat16", "inference"]),
+        (["--find-lr"], ["backward float32"]),
+        (["--engine", "layers"], ["inference"]),
+        (["--backend", "numpy"], []),
+    ],
+)
+def test_training_begins_to_compile_before_it_reads_the_data(options, parts, monkeypatch, tmp_path):
+    """What it will call, and nothing else: here the data cannot be read, so nobody waits for the processes."""
+    begun = []
+    monkeypatch.setattr(first_run, "begin", begun.append)
+    with pytest.raises(DataError, match="no such folder"):
+        train.main(
+            ["--data", "cifar10", "--data-dir", str(tmp_path / "absent"), "--out", str(tmp_path / "run"), *options]
+        )
+    assert begun == parts
