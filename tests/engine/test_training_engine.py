@@ -14,7 +14,7 @@ from numeric import relative_error
 from tinymnv1.engine import PRECISIONS, LayerEngine, TrainingEngine, training, training_engine
 from tinymnv1.engine.training import PointwiseStage
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.simd import PANEL, host_simd
+from tinymnv1.kernels.simd import GRADIENT_ROWS, PANEL, host_simd
 from tinymnv1.optim import SGD, clip_gradient_norm
 
 # A gradient is ten or twenty layers of sums away from the loss. With enough values per channel the layers' own float32
@@ -118,12 +118,13 @@ def test_where_digits_are_lost_no_more_are_lost_than_in_the_layers(name):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(precision, monkeypatch):
-    """Into parts of one panel of columns or of several: 138 to 271 channels end with a panel that is not whole."""
+    """Into parts of some tiles by some panels: 138 to 271 channels end with a tile and a panel that are not whole."""
     x, labels = images(8, 16, 16)
     steps = []
-    for panels in (None, 1, 3):
-        if panels:
-            monkeypatch.setattr(training, "part_columns", lambda depth, width, panels=panels: panels * PANEL)
+    for tiles, panels in ((0, 0), (1, 3), (5, 1)):
+        if tiles:
+            part = {"rows": tiles * GRADIENT_ROWS, "columns": panels * PANEL}
+            monkeypatch.setattr(training, "shared_out", lambda whole, part=part: whole._replace(**part))
         engine = TrainingEngine(make_model(width=0.53), precision)
         steps.append(result(engine.model, *engine.forward_backward(x, labels)))
     assert_same_bits(steps[0], steps[1])

@@ -102,7 +102,7 @@ def check_stage(stage, z_in, y_in, forward, backward, rng, rounded=np.asarray):
     on the last digit.
     """
     before, weight = stage.before, stage.weight
-    scratch = scratch_memory(-(-stage.scratch // LANES) * LANES)
+    scratch = scratch_memory(stage.scratch)
     scratch[:] = np.nan
     a, w = rounded(np.clip(y_in, 0, 6)), rounded(weight.data.astype(np.float64))
     z, cache = forward(a, w)
@@ -213,7 +213,7 @@ def test_stem_stage(n, h, w, cin, cout, stride, padding, seed):
     stem = Chain(conv=Conv2d(kernels, weight, stride, padding), bn=BatchNorm(kernels, cout))
     config = SimpleNamespace(stem_stride=stride, padding=padding)
     stage = StemStage(nan, SimpleNamespace(config=config, stem=stem), n, h, w)
-    scratch = scratch_memory(-(-stage.scratch // LANES) * LANES)
+    scratch = scratch_memory(stage.scratch)
     scratch[:] = np.nan
     x = rng.normal(size=(n, h, w, cin)).astype(np.float32)
     z, cache = ops.conv2d_forward(x.astype(np.float64), weight.astype(np.float64), stride, padding)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import blocks, product, simd
+from tinymnv1.kernels import blocks, gradient_parts, product, simd
+from tinymnv1.kernels.gradient_parts import shared_out, whole_gradient
 from tinymnv1.kernels.product import multiply, multiply_transposed
 
 JIT = not numba.config.DISABLE_JIT
@@ -60,24 +61,30 @@ def test_a_gradient_of_many_weights_is_the_same_however_it_is_cut(monkeypatch):
     x, dy = numbers((300, 190), 1), numbers((300, 201), 2)
     whole = multiply_transposed(x, dy)
     for tiles, panels in ((1, 1), (3, 2), (100, 5), (5, 100)):
-        part = tiles * simd.GRADIENT_ROWS, panels * simd.PANEL
-        monkeypatch.setattr(product, "part_of_gradient", lambda depth, columns, part=part: part)
+        part = {"rows": tiles * simd.GRADIENT_ROWS, "columns": panels * simd.PANEL}
+        monkeypatch.setattr(product, "shared_out", lambda whole, part=part: whole._replace(**part))
         np.testing.assert_array_equal(multiply_transposed(x, dy), whole)
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (1024, 1000), (40, 1000), (700, 50)])
-@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 16])
 def test_each_thread_has_a_part_of_the_gradient(threads, shape, monkeypatch):
-    """As far as there are tiles; and a part is of the size that fits into a small cache, but for its last tile."""
-    monkeypatch.setattr(product, "get_num_threads", lambda: threads)
-    part = product.part_of_gradient(*shape)
-    tiles = -(-shape[0] // simd.GRADIENT_ROWS), -(-shape[1] // simd.PANEL)
-    own = part[0] // simd.GRADIENT_ROWS, part[1] // simd.PANEL
-    assert part == (own[0] * simd.GRADIENT_ROWS, own[1] * simd.PANEL)
-    assert part[0] < product.PART_ROWS + simd.GRADIENT_ROWS
-    assert part[1] < product.PART_COLUMNS + simd.PANEL
-    cuts = [-(-n // m) for n, m in zip(tiles, own, strict=True)]
-    assert cuts[0] * cuts[1] >= 0.85 * min(threads, tiles[0] * tiles[1])
+    """As far as there are tiles, and never more: a second round would have threads that wait."""
+    monkeypatch.setattr(gradient_parts, "get_num_threads", lambda: threads)
+    parts = shared_out(whole_gradient(300, *shape))
+    tiles, panels = parts.tall // simd.GRADIENT_ROWS, -(-parts.width // simd.PANEL)
+    own = parts.rows // simd.GRADIENT_ROWS, parts.columns // simd.PANEL
+    assert own == (parts.rows / simd.GRADIENT_ROWS, parts.columns / simd.PANEL)
+    cut = -(-tiles // own[0]) * -(-panels // own[1])
+    assert 0.8 * min(threads, tiles, panels) <= cut <= threads
+
+
+def test_a_gradient_is_cut_into_squares(monkeypatch):
+    """The squarer the parts, the less each reads of x and dy."""
+    for threads, shape, cut in ((16, (960, 960), (4, 4)), (2, (960, 320), (2, 1)), (2, (320, 960), (1, 2))):
+        monkeypatch.setattr(gradient_parts, "get_num_threads", lambda threads=threads: threads)
+        parts = shared_out(whole_gradient(300, *shape))
+        assert (round(parts.tall / parts.rows), round(parts.width / parts.columns)) == cut
 
 
 @pytest.mark.parametrize(

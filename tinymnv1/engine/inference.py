@@ -332,4 +332,4 @@ class InferenceEngine:
             self._plans.clear()
             self._near = [aligned(max(near, self._near[0].size)) for _ in range(2)]
             self._buffers = [aligned(max(far, self._buffers[0].size)) for _ in range(2)]
-            self._scratch = scratch_memory(-(-max(scratch, self._scratch.shape[1]) // LANES) * LANES)
+            self._scratch = scratch_memory(max(scratch, self._scratch.shape[1]))

@@ -29,16 +29,16 @@ from tinymnv1.kernels.blocks import (
     Window,
     pack,
     padded,
-    part_columns,
     spread,
     sum_chunks,
     whole_gradient_tiles,
 )
-from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
+from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory, whole_lines
 from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forward
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
 from tinymnv1.kernels.fused_pool import pool_backward, pool_forward
 from tinymnv1.kernels.gather import line_floats
+from tinymnv1.kernels.gradient_parts import part_floats, shared_out, whole_gradient
 from tinymnv1.kernels.moments import finish_backward, finish_forward
 from tinymnv1.kernels.simd import PANEL, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Dropout, Layer, check_batch
@@ -139,7 +139,9 @@ class Product:
         kept = -(-rows // 2) if pairs else rows
         self.kept = (NOTHING if self.few else take((kept + TILE_ROWS) * spread(cin))).view(self.kind)
         line = line_floats(window.width, cin // (KERNEL * KERNEL))
-        self.scratch = self.shape.block * (spread(cin) + spread(cout) + PANEL) + line  # floats a thread needs
+        self.whole = whole_gradient(rows, cin, cout)
+        floats = self.shape.block * (spread(cin) + spread(cout) + PANEL) + line
+        self.scratch = floats if self.few else max(floats, part_floats(self.whole))  # floats a thread needs
 
     def forward(self, z_in: Array, bn_in: Array, z_out: Array, scratch: Array, image: Array = NOTHING) -> None:
         shape = self.shape
@@ -160,8 +162,7 @@ class Product:
             dy_in, self.chunks, scratch, self.sums, self.kept, dw,
         )  # fmt: skip
         if not self.few:
-            columns = part_columns(shape.channels_in, shape.width_out)
-            weights_gradient(shape, columns, self.kept, dy_out, z_out, bn_out, scratch, self.dw)
+            weights_gradient(shape, shared_out(self.whole), self.kept, dy_out, z_out, bn_out, scratch, self.dw)
         sum_weights(self.dw, self.chunks if self.few else 1, shape.channels_in, shape.width_out, self.weight)
 
 
@@ -352,23 +353,23 @@ class Plan:
         every: list[Stage] = [self.stem, *self.stages]
         largest = max(stage.z.size for stage in every)
         self.gradients = take(largest), take(largest)  # dy of one stage, and of the one before it
-        self.scratch_floats = max(part.scratch for part in (self.stem, *self.stages, self.head))
+        self.scratch = scratch_memory(max(part.scratch for part in (self.stem, *self.stages, self.head)), take)
 
-    def forward(self, image: Array, scratch: Array) -> Array:
+    def forward(self, image: Array) -> Array:
         """image: the batch, flat.  Returns the logits (N, classes)."""
-        self.stem.forward(image, scratch)
+        self.stem.forward(image, self.scratch)
         for stage in self.stages:
-            stage.forward(scratch)
-        return self.head.forward(scratch)
+            stage.forward(self.scratch)
+        return self.head.forward(self.scratch)
 
-    def backward(self, image: Array, dlogits: Array, scratch: Array) -> None:
+    def backward(self, image: Array, dlogits: Array) -> None:
         """All gradients. image: as the forward pass read it.  dlogits: (N, classes)."""
         dy, dy_before = self.gradients
-        self.head.backward(dlogits, dy, scratch)
+        self.head.backward(dlogits, dy, self.scratch)
         for stage in reversed(self.stages):
-            stage.backward(dy, dy_before, scratch)
+            stage.backward(dy, dy_before, self.scratch)
             dy, dy_before = dy_before, dy
-        self.stem.backward(image, dy, scratch)
+        self.stem.backward(image, dy, self.scratch)
 
 
 class TrainingEngine:
@@ -386,7 +387,7 @@ class TrainingEngine:
         if model.backend != "numba":
             raise ConfigError('the fused engine needs backend="numba"; use LayerEngine for backend="numpy"')
         self.model, self.precision = model, precision
-        self._arena = self._scratch = NOTHING
+        self._arena = NOTHING
         self._plans: dict[tuple[int, ...], Plan] = {}
 
     def forward_backward(self, x: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[float, Array]:
@@ -404,12 +405,12 @@ class TrainingEngine:
         if first:
             first_run.begin(f"backward {self.precision}")
         plan = self._plan(*x.shape[:3])
-        flat, scratch = np.ascontiguousarray(x).reshape(-1), self._scratch
-        logits = plan.forward(flat, scratch)
+        flat = np.ascontiguousarray(x).reshape(-1)
+        logits = plan.forward(flat)
         if first:
             first_run.finish(f"backward {self.precision}")
         loss, dlogits = softmax_cross_entropy(logits, labels, label_smoothing)
-        plan.backward(flat, dlogits, scratch)
+        plan.backward(flat, dlogits)
         return loss, logits
 
     def compile_backward(self) -> None:
@@ -417,33 +418,30 @@ class TrainingEngine:
         images, size = 2, 32
         plan = self._plan(images, size, size)
         image = np.zeros(images * size * size * self.model.config.in_channels, np.float32)
-        plan.backward(image, np.zeros((images, self.model.config.num_classes), np.float32), self._scratch)
+        plan.backward(image, np.zeros((images, self.model.config.num_classes), np.float32))
 
     def _plan(self, images: int, height: int, width: int) -> Plan:
         """The stages for this shape. They are drawn up twice: to see how much memory they take, and on that memory."""
         shape = (images, height, width)
         if shape not in self._plans:
-            line, floats = 64 // 4, 0
+            floats = used = 0
 
             def count(size: int) -> Array:
                 nonlocal floats
-                floats += -(-size // line) * line
+                floats += whole_lines(size)
                 return np.empty(size, np.float32)
-
-            pairs = self.precision == "bfloat16"
-            sketch = Plan(count, self.model, *shape, pairs)
-            if floats > self._arena.size:
-                self._plans.clear()
-                self._arena = aligned(floats)
-            if sketch.scratch_floats > self._scratch.size // max(len(self._scratch), 1):
-                self._scratch = scratch_memory(-(-sketch.scratch_floats // line) * line)
-            used = 0
 
             def take(size: int) -> Array:
                 nonlocal used
                 start = used
-                used += -(-size // line) * line
+                used += whole_lines(size)
                 return self._arena[start : start + size]
+
+            pairs = self.precision == "bfloat16"
+            Plan(count, self.model, *shape, pairs)
+            if floats > self._arena.size:
+                self._plans.clear()
+                self._arena = aligned(floats)
 
             self._plans[shape] = Plan(take, self.model, *shape, pairs)
         return self._plans[shape]

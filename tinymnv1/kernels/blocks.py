@@ -55,10 +55,6 @@ SCALE, SHIFT, MEAN, INV_STD, ALONG_DY, ALONG_Z, CONSTANT = range(COEFFICIENTS)
 BLOCK_ROWS = 126 // TILE_ROWS * TILE_ROWS
 """Rows of a block: long enough for the product to pay for what it loads, short enough for the second-level cache."""
 
-PART_FLOATS = 1 << 16
-"""The gradient of many weights is made in parts, some columns each, of up to 256 KiB: they and a block of both factors
-stay in the second-level cache. The wider a part, the less often the other factor is read."""
-
 _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
 _transposed = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
@@ -89,17 +85,6 @@ def spread(channels: int) -> int:
     Rows a power of two apart would share a few sets of the first-level cache, and push each other out of it.
     """
     return padded(channels) + LANES
-
-
-def part_columns(depth: int, width: int) -> int:
-    """Into parts of how many columns a weights' gradient of so many rows and columns is cut: whole panels.
-
-    No part is wider than a thread's equal share. So the cut depends on the number of threads, but the result does not:
-    each number is summed in the same order in any part. (A compiled function that asks for the number of threads is
-    not cached, so this one is not compiled.)
-    """
-    panels = -(-width // PANEL)
-    return max(min(PART_FLOATS // (depth * PANEL), -(-panels // get_num_threads())), 1) * PANEL
 
 
 def blocks_of(rows: int, most: int = BLOCK_ROWS) -> tuple[int, int]:
@@ -224,17 +209,6 @@ def add_product_transposed(a, ia, lda, depth, rows, dz, idz, ldz, vectors, dw, i
                 place = idw + k * ldw + v * LANES
                 _transposed1(a, ia + k, lda, rows, dz, idz + v * LANES, ldz, dw, place, ldw)
             v += 1
-
-
-@serial
-def add_to_part(a, ia, lda, depth, rows, dz, idz, panel, begin, end, dw, idw, ldw):
-    """As `add_product_transposed`, for the columns of dw from begin up to end.
-
-    dz: from idz on, these columns, panel by panel: rows of PANEL numbers, the next panel `panel` elements behind.
-    """
-    for c in range(begin, end, PANEL):
-        vectors, place = min(PANEL, end - c) // LANES, idz + (c - begin) // PANEL * panel
-        add_product_transposed(a, ia, lda, depth, rows, dz, place, np.int64(PANEL), vectors, dw, idw + c, ldw)
 
 
 @serial

@@ -36,6 +36,10 @@ sums; elsewhere each block of rows is a part. It fixes the order of summation, s
 threads. More threads than that find nothing to do in such a reduction."""
 
 
+LINE_FLOATS = 64 // 4
+"""Floats of a cache line."""
+
+
 def _version() -> str:
     """The vectors' width and a hash of all kernels' sources.
 
@@ -106,9 +110,18 @@ def gradient_of(shape: tuple[int, ...], dy: Array, op: str) -> Array:
     return as_float32(dy, "dy")
 
 
-def scratch_memory(floats: int) -> Array:
-    """One row of so many float32 for each thread; a kernel takes the row of `numba.get_thread_id()`."""
-    return aligned(config.NUMBA_NUM_THREADS * floats).reshape(-1, floats)
+def scratch_memory(floats: int, take: Callable[[int], Array] | None = None) -> Array:
+    """At least so many float32 for each thread: a kernel takes the row of `numba.get_thread_id()`.
+
+    take: gives so many float32, if they are not to be an array of their own.
+    """
+    floats = whole_lines(floats)
+    return (take or aligned)(config.NUMBA_NUM_THREADS * floats).reshape(-1, floats)
+
+
+def whole_lines(floats: int) -> int:
+    """floats, rounded up to whole cache lines."""
+    return -(-floats // LINE_FLOATS) * LINE_FLOATS
 
 
 def aligned(floats: int) -> Array:
@@ -117,9 +130,8 @@ def aligned(floats: int) -> Array:
     A vector of 16 floats is a cache line. If arrays are out of step with it, each access touches two. For small arrays
     that are read again and again, weights and sums, this has cost up to half of a kernel's time.
     """
-    line = 64 // 4
-    buffer = np.empty(floats + line, np.float32)
-    skip = -(buffer.ctypes.data // 4) % line
+    buffer = np.empty(floats + LINE_FLOATS, np.float32)
+    skip = -(buffer.ctypes.data // 4) % LINE_FLOATS
     return buffer[skip : skip + floats]
 
 

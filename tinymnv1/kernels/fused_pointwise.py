@@ -32,7 +32,6 @@ from tinymnv1.kernels.blocks import (
     SHIFT,
     activate,
     add_product_transposed,
-    add_to_part,
     block_moments,
     fill_zero,
     gradient,
@@ -42,6 +41,7 @@ from tinymnv1.kernels.blocks import (
 )
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.gather import gather_rows
+from tinymnv1.kernels.gradient_parts import add_part, copy_tiles, how_many, part_of
 from tinymnv1.kernels.simd import (
     GRADIENT_ROWS,
     LANES,
@@ -245,37 +245,37 @@ def pointwise_backward(
 
 
 @serial
-def _weights_part(begin, end, shape, kept, dy_out, z_out, bn_out, dz, dw):
-    rows, block, _, channels_in, width_in, _, width_out, _, _ = shape
-    lda, panel = width_in + LANES, block * PANEL
-    for k in range((channels_in + GRADIENT_ROWS - 1) // GRADIENT_ROWS * GRADIENT_ROWS):
-        fill_zero(dw, k * width_out + begin, end - begin)
-    for start in range(0, rows, block):
-        count, place = min(block, rows - start), start // numbers_in(kept) * lda
-        _gradient_columns(dy_out, z_out, start * width_out, count, width_out, begin, end, bn_out, dz, panel)
-        add_to_part(kept, place, lda, channels_in, terms(kept, count), dz, 0, panel, begin, end, dw, 0, width_out)
+def _weights_part(p, parts, shape, kept, dy_out, z_out, bn_out, a, dw):
+    rows, _, _, channels_in, width_in, _, width_out, _, _ = shape
+    top, bottom, begin, end, dz = part_of(p, parts)
+    depth, lda, idw = min(bottom, channels_in) - top, width_in + LANES, top * width_out + begin
+    for k in range(bottom - top):
+        fill_zero(dw, idw + k * width_out, end - begin)
+    for start in range(0, rows, parts.block):
+        count = min(parts.block, rows - start)
+        _gradient_panels(dy_out, z_out, start * width_out, count, width_out, begin, end, bn_out, a, dz, parts.panel)
+        count = terms(kept, count)
+        copy_tiles(kept, start // numbers_in(kept) * lda + top, lda, count, depth, a, parts.tile)
+        add_part(a, parts, depth, count, dz, end - begin, dw, idw, width_out)
 
 
 @parallel
-def weights_gradient(shape, columns, kept, dy_out, z_out, bn_out, scratch, dw):
-    """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it.
+def weights_gradient(shape, parts, kept, dy_out, z_out, bn_out, scratch, dw):
+    """dw = a_in^T dz_out with a_in as `pointwise_backward` kept it. A unit of work is a part of dw.
 
-    dw: (whole_gradient_tiles(channels_in), width_out), flat. A unit of work is a part of so many columns.
-    scratch: (threads, at least block * (width_out + PANEL)).
+    dw: (whole_gradient_tiles(channels_in), width_out), flat.  scratch: (threads, at least part_floats(parts)).
     """
-    for part in prange((shape.width_out + columns - 1) // columns):
-        begin = np.int64(part) * columns
-        end = min(begin + columns, shape.width_out)
-        _weights_part(begin, end, shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)
+    for p in prange(how_many(parts)):
+        _weights_part(np.int64(p), parts, shape, kept, dy_out, z_out, bn_out, scratch[get_thread_id()], dw)
 
 
 @serial
-def _gradient_columns(dy, z, iz, rows, width, begin, end, bn, dz, panel):
-    """As `blocks.gradient`, for the columns from begin up to end: panels of PANEL columns, `panel` apart in dz.
+def _gradient_panels(dy, z, iz, rows, width, begin, end, bn, a, dz, panel):
+    """As `blocks.gradient`, for the columns from begin up to end: panels of PANEL columns, `panel` apart from a[dz] on.
 
     A panel has rows of PANEL floats, or of as many pairs across two rows.
     """
-    step = 2 // numbers_in(dz) * PANEL
+    step = 2 // numbers_in(a) * PANEL
     for r in range(0, rows, 2):
         for c in range(begin, end, LANES):
             from_dy, from_z = vload(bn, ALONG_DY * width + c), vload(bn, ALONG_Z * width + c)
@@ -285,5 +285,5 @@ def _gradient_columns(dy, z, iz, rows, width, begin, end, bn, dz, panel):
             if r + 1 < rows:
                 d1 = vfma(vload(dy, place + width), from_dy, vfma(vload(z, place + width), from_z, constant))
             within = c - begin
-            vstore_rows(dz, r // 2 * step + within // PANEL * panel + within % PANEL, PANEL, d0, d1)
+            vstore_rows(a, dz + r // 2 * step + within // PANEL * panel + within % PANEL, PANEL, d0, d1)
         iz += 2 * width

@@ -30,9 +30,9 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         return a[i : i + lanes].copy()
 
     def vload_tail(a: Array, i: int, n: int) -> Array:
-        v = np.zeros(lanes, np.float32)
+        v = np.zeros(lanes, a.dtype)
         n = min(max(n, 0), lanes)
-        assert 0 <= i <= a.size - n, "a vector outside its array"
+        assert n == 0 or 0 <= i <= a.size - n, "a vector outside its array"
         v[:n] = a[i : i + n]
         return v
 
