@@ -30,6 +30,9 @@ from tinymnv1.kernels.strips_backward import depthwise_row_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
 
+CHUNK_PIXELS = 96
+"""A chunk of rows has at least so many pixels, eight times the rows of its sums of dw, which cost memory, too."""
+
 
 @parallel
 def _forward3(window, x, w, y, channels, far):
@@ -127,7 +130,8 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     dy = gradient_of((x.shape[0], out_h, out_w, x.shape[3]), dy, "depthwise")
     images, height, width, channels = x.shape
     fast = w.shape[:2] == (3, 3) and stride <= 2
-    chunks = min(CHUNKS, images * height if fast else images)
+    chunks = min(max(images * height * width // CHUNK_PIXELS, 1), images * height) if fast else images
+    chunks = min(chunks, CHUNKS)
     taps = w.shape[0] * w.shape[1]
     rows = taps + ZERO_ROWS  # of a chunk's sums
     partial_dw, dw = aligned_zeros(chunks * rows * channels), aligned_like(w)
@@ -136,7 +140,7 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
         weights[: w.size] = w.reshape(-1)
         flat = (a.reshape(-1) for a in (dy, x, weights, dx, partial_dw))
         window = Window(images, height, width, out_h, out_w, stride, top, left)
-        groups = min(-(-channels // LANES), CHUNKS // chunks)  # few rows: share the channels out as well
+        groups = min(-(-channels // LANES), CHUNKS // chunks)  # few pixels: share the channels out as well
         _backward3(*flat, window, channels, chunks, groups, far(dy, x, dx))
     else:
         dx = np.zeros_like(x)
