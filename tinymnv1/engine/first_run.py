@@ -28,20 +28,18 @@ _processes: dict[str, "subprocess.Popen[bytes]"] = {}
 """Those that this one has started, by their part."""
 
 
-def _small_model() -> MobileNetV1:
-    return MobileNetV1(num_classes=10, width=0.25)
-
-
 def _compile_backward(precision: str) -> None:
+    """All but the gradient of many weights: at this width there are none. Else this process would be the last."""
     from tinymnv1.engine.training import TrainingEngine
 
-    TrainingEngine(_small_model(), precision).compile_backward()
+    TrainingEngine(MobileNetV1(num_classes=10, width=0.125), precision).compile_backward()
 
 
 def _compile_inference() -> None:
     from tinymnv1.engine.inference import InferenceEngine
 
-    InferenceEngine(_small_model())(np.zeros((16, 32, 32, 3), np.float32))  # enough images for all of its kernels
+    model, images = MobileNetV1(num_classes=10, width=0.25), np.zeros((16, 32, 32, 3), np.float32)
+    InferenceEngine(model)(images)  # enough of them for all of its kernels
 
 
 PARTS: dict[str, tuple[Any, Callable[[], None]]] = {

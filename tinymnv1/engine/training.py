@@ -162,8 +162,13 @@ class Product:
             dy_in, self.chunks, scratch, self.sums, self.kept, dw,
         )  # fmt: skip
         if not self.few:
-            weights_gradient(shape, shared_out(self.whole), self.kept, dy_out, z_out, bn_out, scratch, self.dw)
+            self.weights_gradient(dy_out, z_out, bn_out, scratch)
         sum_weights(self.dw, self.chunks if self.few else 1, shape.channels_in, shape.width_out, self.weight)
+
+    def weights_gradient(self, dy_out: Array, z_out: Array, bn_out: Array, scratch: Array) -> None:
+        """The sum over all rows, if the weights are many."""
+        parts = shared_out(self.whole)
+        weights_gradient(self.shape, parts, self.kept, dy_out, z_out, bn_out, scratch.view(self.kind), self.dw)
 
 
 def sum_weights(dw: Array, chunks: int, rows: int, width: int, weight: Parameter) -> None:
@@ -371,6 +376,13 @@ class Plan:
             dy, dy_before = dy_before, dy
         self.stem.backward(image, dy, self.scratch)
 
+    def compile_weights_gradient(self) -> None:
+        """Compile that kernel, if there is use for it, by calling it on memory that holds nothing yet (`first_run`)."""
+        for stage in self.stages:
+            if isinstance(stage, PointwiseStage) and not stage.product.few:
+                stage.product.weights_gradient(self.gradients[0], stage.z, stage.bn, self.scratch)
+                return
+
 
 class TrainingEngine:
     """Forward, loss and backward of a model, fused. The same face as `LayerEngine`; in float32, the same results."""
@@ -408,13 +420,14 @@ class TrainingEngine:
         flat = np.ascontiguousarray(x).reshape(-1)
         logits = plan.forward(flat)
         if first:
+            plan.compile_weights_gradient()
             first_run.finish(f"backward {self.precision}")
         loss, dlogits = softmax_cross_entropy(logits, labels, label_smoothing)
         plan.backward(flat, dlogits)
         return loss, logits
 
     def compile_backward(self) -> None:
-        """Compile the kernels of the backward pass by calling them on memory that holds nothing (`first_run`)."""
+        """Compile the kernels of a backward pass by calling them on memory that holds nothing (`first_run`)."""
         images, size = 2, 32
         plan = self._plan(images, size, size)
         image = np.zeros(images * size * size * self.model.config.in_channels, np.float32)
