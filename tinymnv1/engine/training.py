@@ -34,13 +34,13 @@ from tinymnv1.kernels.blocks import (
     whole_gradient_tiles,
 )
 from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory, whole_lines
-from tinymnv1.kernels.fused_depthwise import depthwise_backward, depthwise_forward
+from tinymnv1.kernels.fused_depthwise import SUMS, depthwise_backward, depthwise_forward
 from tinymnv1.kernels.fused_pointwise import pointwise_backward, pointwise_forward, weights_gradient
 from tinymnv1.kernels.fused_pool import pool_backward, pool_forward
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.gradient_parts import part_floats, shared_out, whole_gradient
 from tinymnv1.kernels.moments import finish_backward, finish_forward
-from tinymnv1.kernels.simd import PANEL, TILE_ROWS
+from tinymnv1.kernels.simd import LANES, PANEL, TILE_ROWS
 from tinymnv1.layers import BatchNorm, Dropout, Layer, check_batch
 from tinymnv1.model import KERNEL, MobileNetV1
 from tinymnv1.ops import softmax_cross_entropy
@@ -215,7 +215,9 @@ class DepthwiseStage(Stage):
         self.window = window = window_of(before.images, before.height, before.width, stride, padding)
         images, height, width, out_h, out_w, *_ = window
         super().__init__(take, norm, weight, images, out_h, out_w)
-        self.packed = aligned_zeros(KERNEL * KERNEL * self.padded_channels).reshape(KERNEL * KERNEL, -1)
+        taps = KERNEL * KERNEL
+        self.rows_of_weights = np.zeros((taps, self.padded_channels), np.float32)
+        self.packed = aligned_zeros(taps * self.padded_channels)  # the same, vector by vector of channels
 
         columns = (out_w - 1) * stride + KERNEL
         rows = BAND_FLOATS // (columns * self.padded_channels)  # of padded input that fit
@@ -234,14 +236,16 @@ class DepthwiseStage(Stage):
         backward = (self.back_band + KERNEL - 1) * columns
         self.chunks = min(CHUNKS, images * -(-height // self.back_band))
         self.sums = take(self.chunks * 2 * self.padded_channels)
-        self.dw = take(self.chunks * KERNEL * KERNEL * self.padded_channels)
-        self.scratch = max(forward, backward) * self.padded_channels
+        self.dw = take(self.chunks * taps * self.padded_channels)
+        self.scratch = (max(forward, backward) + SUMS) * self.padded_channels
 
     def forward(self, scratch: Array) -> None:
         before = self.before
-        self.packed[:, : self.channels] = self.weight.data.reshape(-1, self.channels)
+        rows = self.rows_of_weights
+        rows[:, : self.channels] = self.weight.data.reshape(-1, self.channels)
+        self.packed.reshape(-1, len(rows), LANES)[...] = rows.reshape(len(rows), -1, LANES).swapaxes(0, 1)
         depthwise_forward(
-            self.window, self.padded_channels, self.low, self.high, before.z, before.bn, self.packed.reshape(-1),
+            self.window, self.padded_channels, self.low, self.high, before.z, before.bn, self.packed,
             self.z, self.counts.size, self.per_unit, self.band, scratch, self.moments,
         )  # fmt: skip
         self.finish_forward(self.moments)
@@ -249,7 +253,7 @@ class DepthwiseStage(Stage):
     def backward(self, dy_out: Array, dy_in: Array, scratch: Array) -> None:
         before = self.before
         depthwise_backward(
-            self.window, self.padded_channels, self.low, self.high, dy_out, self.z, self.bn, self.packed.reshape(-1),
+            self.window, self.padded_channels, self.low, self.high, dy_out, self.z, self.bn, self.packed,
             before.z, before.bn, dy_in, self.back_band, self.chunks, scratch, self.sums, self.dw,
         )  # fmt: skip
         sum_weights(self.dw, self.chunks, KERNEL * KERNEL, self.padded_channels, self.weight)

@@ -4,7 +4,8 @@ A unit of work is a band of rows of one image, or several small images. Its inpu
 into the gradient dz (backward), as it is copied into scratch memory with a border of zeros. After that no loop has a
 border to look out for: nine vectors around a pixel, nine weights in registers. The copy is made of planes, one for each
 vector of channels, so that neighbouring pixels are neighbours in memory; at a distance of 512 channels they would push
-each other out of the first-level cache.
+each other out of the first-level cache. So would nine rows of weights and nine of their sums: these lie vector by
+vector of channels, too, what belongs to one vector in one piece.
 
 Backward at a stride above 1, the rows and columns of dz are set `stride` apart with zeros between them. That makes a
 stride of 1 of it: pixel (h, v) met tap (i, j) at row h + top - i and column v + left - j of the spread-out dz.
@@ -16,6 +17,9 @@ from numba import get_thread_id, prange
 from tinymnv1.kernels.blocks import ALONG_DY, ALONG_Z, CONSTANT, MEAN, SCALE, SHIFT, block_moments, fill_zero
 from tinymnv1.kernels.compile import parallel, serial
 from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, vsplat, vstore, vsub, vzero
+
+SUMS = 11
+"""Backward, a vector of channels has so many vectors of sums: nine of dw, then those of dy and of dy (z - mean)."""
 
 
 @serial
@@ -60,12 +64,16 @@ def _gradient_band(dy, z, n, out_h, out_w, channels, stride, first, rows, left, 
 
 @serial
 def convolve_band(a, plane, columns, w, y, iy, rows, out_w, channels, stride):
-    """`rows` rows of the output, from planes of the padded input: `plane` pixels each. w: (9, channels), flat."""
+    """`rows` rows of the output, from planes of the padded input: `plane` pixels each.
+
+    w: (channels / LANES, 9, LANES), flat.
+    """
     down = columns * LANES
     for c in range(0, channels, LANES):
-        w0, w1, w2 = vload(w, c), vload(w, channels + c), vload(w, 2 * channels + c)
-        w3, w4, w5 = vload(w, 3 * channels + c), vload(w, 4 * channels + c), vload(w, 5 * channels + c)
-        w6, w7, w8 = vload(w, 6 * channels + c), vload(w, 7 * channels + c), vload(w, 8 * channels + c)
+        q = 9 * c
+        w0, w1, w2 = vload(w, q), vload(w, q + LANES), vload(w, q + 2 * LANES)
+        w3, w4, w5 = vload(w, q + 3 * LANES), vload(w, q + 4 * LANES), vload(w, q + 5 * LANES)
+        w6, w7, w8 = vload(w, q + 6 * LANES), vload(w, q + 7 * LANES), vload(w, q + 8 * LANES)
         place = iy + c
         for r in range(rows):
             p = c * plane + r * stride * down
@@ -82,17 +90,21 @@ def convolve_band(a, plane, columns, w, y, iy, rows, out_w, channels, stride):
 
 
 @serial
-def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low, high, dy, dw, idw, partial, i):
-    """`rows` rows of dy_in from the planes dz, and what they add to dw and to the sums of batch norm."""
+def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low, high, dy, sums):
+    """`rows` rows of dy_in from the planes dz, and what they add to the sums.
+
+    These are (channels / LANES, SUMS, LANES) from dz[sums] on.
+    """
     bottom, top = vsplat(low), vsplat(high)
     down = columns * LANES
     for c in range(0, channels, LANES):
         scale, shift = vload(bn, SCALE * channels + c), vload(bn, SHIFT * channels + c)
         mean = vload(bn, MEAN * channels + c)
         # Tap (i, j) is met by row 2 - i, column 2 - j around the pixel: the weights in reverse, and dw too.
-        w0, w1, w2 = vload(w, 8 * channels + c), vload(w, 7 * channels + c), vload(w, 6 * channels + c)
-        w3, w4, w5 = vload(w, 5 * channels + c), vload(w, 4 * channels + c), vload(w, 3 * channels + c)
-        w6, w7, w8 = vload(w, 2 * channels + c), vload(w, channels + c), vload(w, c)
+        q = 9 * c
+        w0, w1, w2 = vload(w, q + 8 * LANES), vload(w, q + 7 * LANES), vload(w, q + 6 * LANES)
+        w3, w4, w5 = vload(w, q + 5 * LANES), vload(w, q + 4 * LANES), vload(w, q + 3 * LANES)
+        w6, w7, w8 = vload(w, q + 2 * LANES), vload(w, q + LANES), vload(w, q)
         g0, g1, g2 = vzero(), vzero(), vzero()
         g3, g4, g5 = vzero(), vzero(), vzero()
         g6, g7, g8 = vzero(), vzero(), vzero()
@@ -124,17 +136,9 @@ def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low,
                 p += LANES
                 place += channels
             row += width * channels
-        _add_to(partial, i + c, g)
-        _add_to(partial, i + channels + c, gz)
-        _add_to(dw, idw + 8 * channels + c, g0)
-        _add_to(dw, idw + 7 * channels + c, g1)
-        _add_to(dw, idw + 6 * channels + c, g2)
-        _add_to(dw, idw + 5 * channels + c, g3)
-        _add_to(dw, idw + 4 * channels + c, g4)
-        _add_to(dw, idw + 3 * channels + c, g5)
-        _add_to(dw, idw + 2 * channels + c, g6)
-        _add_to(dw, idw + channels + c, g7)
-        _add_to(dw, idw + c, g8)
+        q = sums + SUMS * c
+        for t, v in enumerate((g8, g7, g6, g5, g4, g3, g2, g1, g0, g, gz)):
+            _add_to(dz, q + t * LANES, v)
 
 
 @serial
@@ -164,7 +168,7 @@ def _forward_unit(unit, window, channels, low, high, z_in, bn_in, w, z_out, per_
 def depthwise_forward(window, channels, low, high, z_in, bn_in, w, z_out, units, per_unit, band, scratch, partial):
     """z_out = the depthwise convolution of clip(bn(z_in), low, high), and the moments of each unit of z_out.
 
-    channels: padded. w: (9, channels), flat. A unit is per_unit images, or `band` rows of one.
+    channels: padded. w: as `convolve_band` wants it. A unit is per_unit images, or `band` rows of one.
     scratch: (threads, at least ((band - 1) * stride + 3) * ((out_w - 1) * stride + 3) * channels).
     partial: (units, 2, channels), flat.
     """
@@ -181,8 +185,8 @@ def _backward_chunk(
     bands = (height + band - 1) // band
     units, columns = images * bands, width + 2
     idw, i = chunk * 9 * channels, chunk * 2 * channels
-    fill_zero(dw, idw, 9 * channels)
-    fill_zero(partial, i, 2 * channels)
+    sums = (band + 2) * columns * channels
+    fill_zero(dz, sums, SUMS * channels)
     for unit in range(chunk * units // chunks, (chunk + 1) * units // chunks):
         n, h0 = unit // bands, unit % bands * band
         rows = min(band, height - h0)
@@ -192,8 +196,14 @@ def _backward_chunk(
         iz = (n * height + h0) * width * channels
         _backward_band(
             dz, (rows + 2) * columns, columns, w, z_in, iz, rows, width, channels, bn_in, low, high,
-            dy_in, dw, idw, partial, i,
+            dy_in, sums,
         )  # fmt: skip
+    for c in range(0, channels, LANES):
+        q = sums + SUMS * c
+        for t in range(9):
+            vstore(dw, idw + t * channels + c, vload(dz, q + t * LANES))
+        vstore(partial, i + c, vload(dz, q + 9 * LANES))
+        vstore(partial, i + channels + c, vload(dz, q + 10 * LANES))
 
 
 @parallel
@@ -202,8 +212,9 @@ def depthwise_backward(
 ):
     """dy_in and the weights' gradient from dy_out, and the sums for the batch norm of z_in.
 
-    A unit is `band` rows of an image's input, a chunk several. scratch: (threads, at least (band + 2) * (width + 2) *
-    channels).  partial: (chunks, 2, channels), flat.  dw: (chunks, 9, channels), flat.
+    A unit is `band` rows of an image's input, a chunk several. w: as `convolve_band` wants it.
+    scratch: (threads, at least ((band + 2) * (width + 2) + SUMS) * channels).
+    partial: (chunks, 2, channels), flat.  dw: (chunks, 9, channels), flat.
     """
     for chunk in prange(chunks):
         dz = scratch[get_thread_id()]
