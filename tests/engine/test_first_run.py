@@ -11,7 +11,8 @@ import pytest
 from engine_cases import images, make_model
 
 from tinymnv1 import train
-from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run
+from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run, training
+from tinymnv1.engine.training import Plan
 from tinymnv1.errors import DataError
 from tinymnv1.kernels import compile
 from tinymnv1.kernels.fused_pointwise import pointwise_backward
@@ -22,7 +23,7 @@ FIRST_STEP = """
 import json, sys
 import numpy as np
 from tinymnv1 import MobileNetV1
-from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run
+from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run, training
 from tinymnv1.kernels import fused_depthwise, fused_pointwise, inference
 
 first_run.begin("inference")
@@ -75,6 +76,15 @@ def test_a_step_does_not_depend_on_the_other_process(nothing_cached, monkeypatch
     assert list(first_run._processes) == ["nonsense"]
 
 
+def test_the_weights_gradient_is_compiled_before_there_is_one(monkeypatch):
+    """By calling it, if there is use for it: at width 0.125 each chunk of the rows has its own sum instead."""
+    called = []
+    monkeypatch.setattr(training, "weights_gradient", lambda shape, *arguments: called.append(shape.channels_in))
+    for width in (0.125, 0.5):
+        TrainingEngine(make_model(width=width))._plan(2, 32, 32).compile_weights_gradient()
+    assert called == [256]
+
+
 def test_a_process_is_started_once(nothing_cached, monkeypatch):
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started.append(command[-1]) or Ended())
@@ -102,15 +112,16 @@ class Ended:
 
 
 def test_an_engine_waits_once_for_what_was_begun(monkeypatch):
-    """Else two processes compile the same."""
+    """Else two processes compile the same. Before it waits, it compiles the kernel that was left to it."""
     waited = []
     monkeypatch.setattr(first_run, "finish", waited.append)
+    monkeypatch.setattr(Plan, "compile_weights_gradient", lambda plan: waited.append("weights' gradient"))
     training, inference = (engine(make_model(width=0.25)) for engine in (TrainingEngine, InferenceEngine))
     x, labels = images(2, 32, 32)
     for _ in range(2):
         training.forward_backward(x, labels)
         inference(x)
-    assert waited == ["backward float32", "inference"]
+    assert waited == ["weights' gradient", "backward float32", "inference"]
 
 
 @pytest.mark.parametrize(
