@@ -16,15 +16,12 @@ ones, and the pixels are those of the nearest row (where that row holds an infin
 of it the pixels are zeros.
 """
 
-from tinymnv1.kernels.compile import serial
+from tinymnv1.kernels.compile import LINE_FLOATS, serial
 from tinymnv1.kernels.simd import LANES, prefetch, vclip, vfma, vload, vload_tail, vstore, vstore_tail, vzero
 from tinymnv1.ops.window import Array
 
 ZERO_ROWS = 3
 """Rows of `channels` zeros behind the nine rows of weights."""
-
-LINE = 16
-"""Floats of a cache line."""
 
 FAR_BYTES = 1 << 23
 """Arrays of more bytes than that, together, are expected in memory, not in a cache."""
@@ -65,7 +62,7 @@ def row_start(n, row, rows, row_size):
 @serial
 def ahead(a, i, pixels, c):
     """Ask for the lines of so many pixels from index i on, a share at each vector of channels c. a: flat."""
-    for j in range(0, pixels * LANES, LINE):
+    for j in range(0, pixels * LANES, LINE_FLOATS):
         prefetch(a, i + pixels * c + j)
 
 
