@@ -76,7 +76,7 @@ def test_each_thread_has_a_part_of_the_gradient(threads, shape, monkeypatch):
     own = parts.rows // simd.GRADIENT_ROWS, parts.columns // simd.PANEL
     assert own == (parts.rows / simd.GRADIENT_ROWS, parts.columns / simd.PANEL)
     cut = -(-tiles // own[0]) * -(-panels // own[1])
-    assert 0.8 * min(threads, tiles, panels) <= cut <= threads
+    assert 0.85 * min(threads, tiles * panels) <= cut <= threads
 
 
 def test_a_gradient_is_cut_into_squares(monkeypatch):
