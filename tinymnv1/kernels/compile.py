@@ -16,6 +16,7 @@ import numpy as np
 from numba import config, get_num_threads, njit
 
 from tinymnv1.errors import ConfigError
+from tinymnv1.kernels.compile_time import short_compilation
 from tinymnv1.kernels.simd import SIMD
 from tinymnv1.ops.window import Array, require_gradient
 
@@ -26,7 +27,6 @@ from tinymnv1.ops.window import Array, require_gradient
 FAST = {"contract", "nsz"}
 
 OTHER_LOOPS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-O2 = type(config.OPT)(2)
 PRANGE_ONLY = {"prange": True} | dict.fromkeys(OTHER_LOOPS, False)
 """Numba need not look for other loops to run in parallel."""
 
@@ -58,24 +58,8 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     function.__qualname__ += f"-{VERSION}"
     dispatcher = njit(fastmath=FAST, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     if not config.DISABLE_JIT:
-        dispatcher.compile = _at_second_level(dispatcher.compile)
+        dispatcher.compile = short_compilation()(dispatcher.compile)
     return dispatcher
-
-
-def _at_second_level(compile: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """LLVM's -O2 for what `compile` compiles, and Numba's -O3 again for everybody else.
-
-    It takes a fifth less time. The kernels' speed is in the vectors that they spell out, not in what -O3 adds.
-    """
-
-    def wrapper(signature: Any) -> Any:
-        before, config.OPT = config.OPT, min(config.OPT, O2)
-        try:
-            return compile(signature)
-        finally:
-            config.OPT = before
-
-    return wrapper
 
 
 def serial(function: Callable[..., Any]) -> Any:
