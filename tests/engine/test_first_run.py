@@ -44,11 +44,14 @@ print(json.dumps({kernel.py_func.__name__: sum(kernel.stats.cache_misses.values(
 def test_the_first_step_finds_what_another_process_has_compiled(tmp_path, precision):
     """With an empty cache: otherwise the first step takes half as long again, and nobody would notice.
 
-    Of the backward pass, one kernel is left to this process, which would otherwise wait.
+    Of the backward pass, one kernel is left to this process, which would otherwise wait. The working folder has a
+    package of the same name, which is another one and has another cache.
     """
-    command = [sys.executable, "-c", FIRST_STEP, precision]
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    (tmp_path / "tinymnv1").mkdir()
+    (tmp_path / "tinymnv1" / "__init__.py").touch()
+    command = [sys.executable, "-P", "-c", FIRST_STEP, precision]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     compiled_here = {name for name, misses in json.loads(done.stdout).items() if misses}
     assert compiled_here == {"pointwise_forward", "weights_gradient"}

@@ -59,7 +59,7 @@ def begin(part: str) -> None:
     nowhere = subprocess.DEVNULL
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tinymnv1.engine.first_run", part],
+            [sys.executable, "-P", "-m", "tinymnv1.engine.first_run", part],  # -P: not from the working folder
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=nowhere,
             stdout=nowhere,
