@@ -102,8 +102,11 @@ def test_a_loss_that_is_no_number_ends_the_sweep_and_is_left_out(data, monkeypat
 )
 def test_a_warm_up_that_diverges_says_so(optimizer, cure, data, monkeypatch):
     monkeypatch.setattr(Trainer, "train_on", lambda trainer, x, labels, lr: (math.inf, None))
-    with pytest.raises(DivergedError, match=f"step 1 of the warm-up.*: {cure}"):
-        sweep(replace(CONFIG, optimizer=optimizer), data)
+    config = replace(CONFIG, optimizer=optimizer)
+    with pytest.raises(DivergedError, match=f"step 1 of the warm-up.*: {cure}$"):
+        sweep(config, data)
+    with pytest.raises(DivergedError, match=r"lower --clip-norm$"):
+        sweep(replace(config, clip_norm=1.0), data)
 
 
 def test_the_picture_shows_the_curve_and_the_suggestion():

@@ -1,5 +1,6 @@
 """The model as a user meets it: names, state, errors, and the checks to make before any training."""
 
+import json
 import math
 
 import numpy as np
@@ -130,6 +131,12 @@ def test_state_dict_round_trip_is_a_copy():
     assert not model.state_dict()["classifier.bias"].any()
 
 
+def test_the_configuration_can_be_written_down_whatever_it_came_from():
+    model = small(num_classes=np.int64(10), width=np.float32(0.25), dropout=np.float64(0.5))
+    again = small(**json.loads(json.dumps(model.config_dict())))
+    assert again.config == model.config
+
+
 def test_load_state_dict_is_all_or_nothing():
     model, wider = small(), small(width=0.5)
     before = model.state_dict()
@@ -194,6 +201,8 @@ def test_images_that_do_not_fit_are_refused():
     model = small()
     with pytest.raises(ConfigError, match=r"\(N, H, W, 3\)"):
         model.forward(np.zeros((2, 3, 8, 8), np.float32))
+    with pytest.raises(ConfigError, match="and not empty"):
+        model.forward(np.zeros((0, 8, 8, 3), np.float32))
     with pytest.raises(ConfigError, match="normalise"):
         model.forward(np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ConfigError, match="one value per channel"):

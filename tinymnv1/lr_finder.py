@@ -89,10 +89,10 @@ def sweep(config: TrainConfig, dataset: Dataset, on_step: Callable[[float], None
         for step in range(WARM_UP):
             loss, _ = trainer.train_on(*next(batches), rate)
             if not math.isfinite(loss):
-                cure = "lower --momentum or add" if config.optimizer == "sgd" else "add"
+                cure = "lower --momentum or " if config.optimizer == "sgd" else ""
+                cure += "lower --clip-norm" if config.clip_norm else "add --clip-norm 1"
                 raise DivergedError(
-                    f"the loss became {loss} at step {step + 1} of the warm-up, at a learning rate of {rate:g}:"
-                    f" {cure} --clip-norm 1"
+                    f"the loss became {loss} at step {step + 1} of the warm-up, at a learning rate of {rate:g}: {cure}"
                 )
             on_step(loss)
         mean = 0.0

@@ -91,6 +91,8 @@ class ModelConfig:
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
             object.__setattr__(self, name, int(value))  # plain, also where it came out of an array
+        for name in ("width", "bn_eps", "bn_momentum", "dropout"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not 0 < self.width <= MAX_WIDTH:
             raise ConfigError(f"width must be above 0 and at most {MAX_WIDTH}, got {self.width}")
         if self.padding not in ("symmetric", "tf"):
@@ -303,7 +305,7 @@ class MobileNetV1:
         """
         x = np.asarray(x)
         if x.ndim != 4 or x.shape[3] != self.config.in_channels or x.size == 0:
-            raise ConfigError(f"images must be (N, H, W, {self.config.in_channels}), got {x.shape}")
+            raise ConfigError(f"images must be (N, H, W, {self.config.in_channels}) and not empty, got {x.shape}")
         if x.dtype != self.dtype:
             raise ConfigError(f"images must be {self.dtype}, got {x.dtype}: normalise them first")
         return x

@@ -77,7 +77,8 @@ HELP = {
     "ema_decay": "evaluate and save an exponential moving average of the weights in their place; the share of it that"
     " each step keeps, such as 0.999. 0: none",
     "evaluate_every": "epochs from one evaluation, and row of metrics.csv, to the next; the last epoch always has one",
-    "seed": "of the initial weights, the order of the images and the augmentation",
+    "seed": "of all that is random: initial weights, order of the images, augmentation, dropout; and which images"
+    " --limit takes",
 }
 GROUPS = {
     "data": (
@@ -337,7 +338,7 @@ def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
     if found.rates:
         print(f"{len(found.rates)} steps with learning rates from {found.rates[0]:.2g} to {found.rates[-1]:.2g}, {end}")
     if suggestion is None:
-        print("no suggestion: the loss never rose, or at once; look at the picture")
+        print("no suggestion: the loss never rose, or at once, or was never below a guess's; look at the picture")
     else:
         print(
             f"suggestion: --lr {suggestion:g}, the highest rate at which the loss was still within"

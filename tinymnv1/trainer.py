@@ -346,8 +346,10 @@ class Trainer:
         self._stop_if_requested()
 
     def _diverged(self, what: str) -> DivergedError:
+        lr, clip = self.config.lr, self.config.clip_norm
+        clipping = f"a lower --clip-norm (it is {clip:g})" if clip else "with --clip-norm 1"
         return DivergedError(
-            f"{what}: start again with a lower --lr (it is {self.config.lr:g}) or with --clip-norm 1;"
+            f"{what}: start again with a lower --lr (it is {lr:g}) or {clipping};"
             f" the last good checkpoint is {self.folder / LAST}"
         )
 

@@ -16,6 +16,7 @@ from tinymnv1.gradcheck.spec import select
 
 RELU = """
 import numpy as np
+STATE = {}
 def relu_forward(x):
     return np.maximum(x, 0), x > 0
 def relu_backward(dy, cache):
@@ -56,6 +57,9 @@ TROUBLE = {
     "wrong shape": ("return right(x).T, (x > 0) & (x < 6)", "y has shape (2, 4, 3, 2), it should be (2, 3, 4, 2)"),
     "wrong dtype": ("return right(x).astype(np.float64), (x > 0) & (x < 6)", "y is float64, it should be float32"),
     "objects": ("return right(x).astype(object), 1", "an array of object"),
+    "the mask as y": ("return (x > 0) & (x < 6), x", "y is bool, it should be"),
+    "a word first, then an array": (
+        "x0, STATE['x'] = STATE.get('x'), right(x); return x0, (x > 0) & (x < 6)", "y is None, not an array"),
     "NaN": ("return right(x) * np.nan, (x > 0) & (x < 6)", "largest relative error inf"),
     "mutation": ("np.clip(x, 0, 6, out=x); return x.copy(), (x > 0) & (x < 6)", "writes to its input x"),
     "alias": ("y = np.clip(x, 0, 6); x[...] = y; return x, x > 0", "y shares memory with the input x"),
@@ -112,7 +116,33 @@ def test_printing_is_a_note_and_costs_nothing(tmp_path):
         tmp_path, "def relu6_forward(x):\n    print('passed 100 %')\n    return right(x), (x > 0) & (x < 6)\n"
     )
     assert results["relu6_forward"].status == PASSED
-    assert "the first: passed 100 %" in details(results["relu6_forward"])
+    assert "prints; the first line: passed 100 %" in details(results["relu6_forward"])
+
+
+def test_a_backward_is_not_right_in_cases_that_its_forward_refuses(tmp_path):
+    """Else one that knows only the easy cases would get all points, beside a forward that raises in the others."""
+    body = """
+    def relu6_forward(x):
+        if x.dtype != np.float64:
+            raise ValueError("float64 only")
+        return right(x), (x > 0) & (x < 6)
+    """
+    results = grade(tmp_path, body)
+    assert results["relu6_forward"].status == results["relu6_backward"].status == FAILED
+    assert "not checked in this case, because relu6_forward did not return" in details(results["relu6_backward"])
+
+
+def test_a_backward_that_cannot_be_judged_yet_is_told_why(tmp_path):
+    """What is right for dropout's backward depends on the learner's mask, which a y of another dtype does not have."""
+    body = """
+    def dropout_forward(x, p, rng):
+        return x > 0, x > 0
+    def dropout_backward(dy, cache):
+        return dy * cache
+    """
+    result = grade(tmp_path, body, only="dropout")["dropout_backward"]
+    assert result.status == FAILED
+    assert "before dropout_forward returns a y of x's shape and dtype" in details(result)
 
 
 def test_accumulation_is_found(tmp_path):

@@ -89,6 +89,17 @@ def test_check_gradient_reports_a_wrong_shape_and_leaves_none_unchecked():
     assert not check.passed
 
 
+def test_nothing_checked_is_not_a_pass():
+    x = {"x": np.ones(3)}
+    check = check_gradient(lambda x: (x**2, x), lambda dy, cache: None, x)
+    assert not check.passed
+    assert "return missing" in str(check)
+    with pytest.raises(ConfigError, match="nothing to check with 1 parameters and 0 directions"):
+        check_directional(lambda: 1.0, x, x, directions=0)
+    with pytest.raises(ConfigError, match="nothing to check with 0 parameters"):
+        check_directional(lambda: 1.0, {}, {})
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_the_verdict_does_not_depend_on_the_unit(scale):
     """A wrong gradient of a tiny function is as wrong as that of a large one, and a right one as right."""

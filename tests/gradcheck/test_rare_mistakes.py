@@ -187,7 +187,7 @@ def by_hand(x, size, stride=None):
     ids=["mean kept its axes", "db kept its axis", "pooling has no padding", "float32", "no overflow", "no factor"],
 )
 def test_the_hint_names_no_mistake_that_was_not_made(op, functions, cause):
-    (failed,) = (r for r in graded(op, functions).values() if r.status == FAILED)
+    (failed,) = (r for r in graded(op, functions).values() if any(f.kind != "unreached" for f in r.failures))
     assert (failed.hint.cause if failed.hint else None) == cause, text([failed])
 
 

@@ -25,6 +25,20 @@ def test_the_mean_of_many_values_keeps_its_digits(module):
     np.testing.assert_allclose(mean, x.mean(axis=(0, 1, 2), dtype=np.float64), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("module", [ops, kernels], ids=["ops", "kernels"])
+def test_the_gradients_of_many_values_keep_their_digits(module):
+    """As above, for sums of dy: 800,000 numbers around 0.5."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(64, 112, 112, 2)), 0.5 + rng.normal(size=(64, 112, 112, 2))
+    gamma = np.array([0.5, 2])
+    want = ops.batchnorm_backward(dy, ops.batchnorm_forward(x, gamma, gamma)[1])
+    x, dy, gamma = (a.astype(np.float32) for a in (x, dy, gamma))
+    got = module.batchnorm_backward(dy, module.batchnorm_forward(x, gamma, gamma)[1])
+    for mine, right in zip(got[1:], want[1:], strict=True):
+        np.testing.assert_allclose(mine, right, rtol=0, atol=2e-7 * np.abs(dy).sum() / 2)
+    np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-5)
+
+
 def test_an_eps_of_numpy_does_not_widen_the_numbers():
     """A np.float64 is no plain number to NumPy: float32 arrays become float64 beside it."""
     x, channel = np.ones((2, 3, 3, 4), np.float32), np.ones(4, np.float32)

@@ -62,7 +62,9 @@ class TrainingBatches:
     of images are poor (a set smaller than one batch is one batch).
 
     The order of epoch e comes from a Generator seeded by (seed, e), the augmentation of its k-th batch from one seeded
-    by (seed, e, k). So any batch of any epoch can be made again on its own, which is how a run resumes exactly.
+    by (seed, e, k). So any batch of any epoch can be made again on its own, which is how a run resumes exactly. (To
+    NumPy (seed, e) and (seed, e, 0) are the same: batch 0 is augmented by the numbers that shuffled the epoch, which
+    does no harm.)
     """
 
     images: Array

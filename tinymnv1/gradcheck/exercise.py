@@ -103,7 +103,7 @@ def check_gradients(
         _tell(name, FAILED, _told(error))
         return
     missing = [key for key in inputs if key not in {argument.argument for argument in check.arguments}]
-    lines = [*str(check).splitlines(), *(f"{key:<12} its gradient is None: is the return missing?" for key in missing)]
+    lines = [*map(str, check.arguments), *(f"{key:<12} its gradient is None: is the return missing?" for key in missing)]
     _tell(name, PASSED if check.passed and not missing else FAILED, *lines)
 
 
@@ -113,7 +113,7 @@ def check_function(
     """Compare a function's results with the right ones, and show the first that differs.
 
     cases: (arguments, right result) pairs; arrays among the arguments are copied, and must come back unchanged.
-    tolerance: largest relative error of a number; words, truth values and whole numbers must be equal.
+    tolerance: largest relative error of a number; words, truth values and two whole numbers must be equal.
     """
     name = function.__name__
     for arguments, true in cases:
@@ -139,7 +139,8 @@ def check_function(
 def check_value(name: str, yours: Any, true: Any, tolerance: float = 1e-6, hint: str = "") -> None:
     """Compare a value with the right one.
 
-    yours: None while it is not attempted.  tolerance: largest relative error of a number; whole numbers must be equal.
+    yours: None while it is not attempted.
+    tolerance: largest relative error of a number; two whole numbers must be equal.
     hint: shown if it is wrong.
     """
     if yours is None:

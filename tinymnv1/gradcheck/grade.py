@@ -139,8 +139,7 @@ def _grade_op(
             text = "it uses the reference (tinymnv1) itself, which is what your own code is compared with"
             results = [_add(result, wanted[0][0], text, "reference") for result in results]
     if ended.printed.strip():
-        lines = ended.printed.strip().splitlines()
-        note = f"prints {len(lines)} line{'s' * (len(lines) > 1)}; the first: {lines[0][:80]}"
+        note = f"prints; the first line: {ended.printed.strip().splitlines()[0][:80]}"
         results = [replace(result, notes=(*result.notes, note)) for result in results]
     present = [result for result in results if result.function in names]
     return present + missing

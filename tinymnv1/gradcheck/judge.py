@@ -44,6 +44,7 @@ def judge(spec: OpSpec, graded: Sequence[tuple[Case, Expected, Trace]]) -> list[
     """The verdict on an op's functions from its cases, in order; a case that was never reached is simply not there."""
     forward: list[Finding] = []
     backward: list[Finding] = []
+    unreached: list[Finding] = []  # cases in which backward could not be called
     follows = True  # does backward, where it fails, at least fit the learner's own forward?
     ys: dict[int, Array | None] = {}
     dys: dict[int, Array | None] = {}
@@ -58,7 +59,10 @@ def judge(spec: OpSpec, graded: Sequence[tuple[Case, Expected, Trace]]) -> list[
             outputs.update((name, d.value) for name, d in right.gradients.items())
         forward += _call_findings(case, trace.forward, outputs, right)
         forward += _repeat_findings(spec, case, trace)
-        if spec.backward is None or trace.backward is None:
+        if trace.backward is None:
+            if spec.backward is not None and case.backward:
+                text = f"not checked in this case, because {spec.forward} did not return"
+                unreached.append(Finding(case, "", math.inf, problem=text, kind="unreached"))
             continue
         gradients = {name: d.value for name, d in right.gradients.items()}
         found = _call_findings(case, trace.backward, gradients, right)
@@ -67,7 +71,9 @@ def judge(spec: OpSpec, graded: Sequence[tuple[Case, Expected, Trace]]) -> list[
         backward += found + _again_findings(case, trace)
     results = [_result(spec, spec.forward, forward, graded, "forward", dys, ys)]
     if spec.backward is not None:
-        result = _result(spec, spec.backward, backward, graded, "backward", dys, ys)
+        # A forward that returns in no case is told once, by _result.
+        found = backward + (unreached if backward else [])
+        result = _result(spec, spec.backward, found, graded, "backward", dys, ys)
         if result.status == FAILED and results[0].status == FAILED and backward and follows:
             values = [f for f in result.failures if f.kind == "value"]
             if values:
@@ -93,6 +99,8 @@ def _result(
         reason = f"could not be called, because {spec.forward} did not return"
         if graded and graded[0][2].forward.kind == "not attempted":
             reason = f"cannot be checked before {spec.forward} is there"
+        elif calls:  # dropout: what is right depends on the learner's y
+            reason = f"cannot be checked before {spec.forward} returns a y of x's shape and dtype"
         findings = [Finding(first, function, math.inf, problem=reason, kind="unreached")]
     failures = [finding for finding in findings if not finding.passed]
     if not failures:
@@ -141,7 +149,7 @@ def _same(a: Call, b: Call) -> bool:
     return a.values.keys() == b.values.keys() and all(
         np.allclose(v, b.values[k], rtol=1e-5, atol=1e-12, equal_nan=True)
         if isinstance(v, np.ndarray) and isinstance(b.values[k], np.ndarray) and v.shape == b.values[k].shape
-        else isinstance(v, str) and v == b.values[k]
+        else isinstance(v, str) and isinstance(b.values[k], str) and v == b.values[k]
         for k, v in a.values.items()
     )
 
@@ -208,7 +216,9 @@ def _follows(spec: OpSpec, case: Case, trace: Trace, dy: Array) -> bool:
         calls = trace.probes[1 + 2 * k : 3 + 2 * k]
         ys: list[Any] = [call.values.get(spec.returns[0]) for call in calls]
         got = trace.backward.values.get(gradient)
-        if len(ys) < 2 or not all(isinstance(y, np.ndarray) and y.shape == dy.shape for y in ys):
+        if len(ys) < 2 or not all(
+            isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.shape == dy.shape for y in ys
+        ):
             return False
         v = direction(case, gradient[1:])
         if not isinstance(got, np.ndarray) or got.shape != v.shape:

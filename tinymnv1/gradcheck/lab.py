@@ -46,8 +46,9 @@ class LabResult:
 
     @property
     def passed(self) -> bool:
-        """Whether no check raised a false alarm and no mutant that a check is for survived."""
-        return not self.false_alarms and all(v.status != SURVIVES for v in self.verdicts)
+        """Whether there was a mutant to try, no check raised a false alarm, and no mutant with a check survived."""
+        statuses = {verdict.status for verdict in self.verdicts}
+        return not self.false_alarms and CAUGHT in statuses and SURVIVES not in statuses
 
 
 def _concerns(check: str, spec: OpSpec) -> bool:

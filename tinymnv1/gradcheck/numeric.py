@@ -159,8 +159,8 @@ class GradientCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every gradient is right."""
-        return all(check.passed for check in self.arguments)
+        """Whether there was a gradient to check, and every one is right."""
+        return bool(self.arguments) and all(check.passed for check in self.arguments)
 
     @property
     def error(self) -> float:
@@ -168,7 +168,7 @@ class GradientCheck:
         return max((check.error for check in self.arguments), default=0.0)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.arguments))
+        return "\n".join(map(str, self.arguments)) or "no gradient to check: is backward's return missing?"
 
 
 def check_gradient(
@@ -257,6 +257,10 @@ def check_directional(
                 f"check_directional: {name} must be float64 with a gradient of its shape {array.shape}, got"
                 f" {array.dtype} and {grads[name].shape}"
             )
+    if not arrays or directions < 1:
+        raise ConfigError(
+            f"check_directional: nothing to check with {len(arrays)} parameters and {directions} directions"
+        )
     rng = np.random.default_rng(rng)
     step = NETWORK_STEP if h is None else h
     if not step > 0:

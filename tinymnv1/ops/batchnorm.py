@@ -31,6 +31,15 @@ def check_statistics(running_mean: Array, running_var: Array, gamma: Array) -> N
         raise ConfigError(f"batchnorm: running_mean and running_var must be {gamma.shape}, got {shapes}")
 
 
+def _mean(x: Array) -> Array:
+    """The mean of each channel, (C,), over images and pixels.
+
+    Summed in float64: NumPy adds pixel after pixel to one running sum, which outgrows float32's digits.
+    """
+    mean: Array = x.mean(axis=(0, 1, 2), dtype=np.float64)
+    return mean.astype(x.dtype)
+
+
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Cache, Array, Array]:
     """Normalise each channel with the statistics of this batch.
 
@@ -40,13 +49,12 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     Raises ConfigError on shapes that do not fit.
 
     The variance takes a second pass over x - mean. The textbook short cut E[x^2] - E[x]^2 subtracts two large,
-    nearly equal numbers and loses every digit in float32 when the mean is large beside the spread. Both means are
-    summed in float64: NumPy adds pixel after pixel to one running sum, which outgrows float32's digits.
+    nearly equal numbers and loses every digit in float32 when the mean is large beside the spread.
     """
     check_batchnorm(x, gamma, beta)
-    mean = x.mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
+    mean = _mean(x)
     centred = x - mean
-    var = (centred * centred).mean(axis=(0, 1, 2), dtype=np.float64).astype(x.dtype)
+    var = _mean(centred * centred)
     inv_std = 1 / np.sqrt(var + float(eps))  # a np.float64 would make float32 arrays float64
     xhat = centred * inv_std
     return gamma * xhat + beta, (xhat, gamma, inv_std), mean, var
@@ -80,13 +88,11 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """
     xhat, gamma, inv_std = cache
     require_gradient(dy, xhat.shape, "batchnorm")
-    axes = (0, 1, 2)
-    dbeta = dy.sum(axis=axes)
-    dgamma = (dy * xhat).sum(axis=axes)
+    count = dy.size // len(gamma)
+    dbeta = count * _mean(dy)
+    dgamma = count * _mean(dy * xhat)
     g = gamma * dy
-    mean_g = g.mean(axis=axes)
-    mean_g_xhat = (g * xhat).mean(axis=axes)
-    dx = inv_std * (g - mean_g - xhat * mean_g_xhat)
+    dx = inv_std * (g - _mean(g) - xhat * _mean(g * xhat))
     return dx, dgamma, dbeta
 
 
