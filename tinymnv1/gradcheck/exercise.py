@@ -103,7 +103,8 @@ def check_gradients(
         _tell(name, FAILED, _told(error))
         return
     missing = [key for key in inputs if key not in {argument.argument for argument in check.arguments}]
-    lines = [*map(str, check.arguments), *(f"{key:<12} its gradient is None: is the return missing?" for key in missing)]
+    lines = [str(argument) for argument in check.arguments]
+    lines += [f"{key:<12} its gradient is None: is the return missing?" for key in missing]
     _tell(name, PASSED if check.passed and not missing else FAILED, *lines)
 
 
