@@ -6,6 +6,7 @@ up it re-exports from `ops`, so that a layer can be given either module.
     simd.py       vectors in registers, and the register tile of a matrix product
     product.py    matrix products: pointwise, linear and conv2d are made of them
     depthwise.py  the depthwise convolution; its rows on the same vectors in strips.py and strips_backward.py
+    compile.py    how all of it is compiled; compile_time.py, what keeps that short
 
 These serve the layers. The engines' kernels are not exported here: `fused_*.py`, `gather.py` and `moments.py` for
 training, `inference.py` for inference, on blocks of rows (`blocks.py`) that the layers' products use, too.

@@ -3,8 +3,9 @@
 Numba makes machine code of every function that it compiles. A kernel, though, is many: its serial parts, and for each
 `prange` loop the loop's body, two wrappers around that, and the driver. What one calls is linked into it as LLVM code,
 so a serial part is optimised and translated five times over; and of the five, only the driver's code is ever run.
-`LateLibrary` leaves the others as LLVM code. What comes out is the same, and the first training step from an empty
-cache takes two thirds of the processor's time.
+`LateLibrary` leaves the others as LLVM code, and optimises it twice: in the part and in the driver. The first training
+step from an empty cache takes two thirds of the processor's time. (Parts that LLVM had not optimised before it inlined
+them came out worse: the layers' depthwise kernels were up to three times as slow.)
 
 The rest is Numba's own work in Python: types, its intermediate code, its writing of LLVM code.
 """
@@ -21,15 +22,18 @@ from numba.core.registry import cpu_target
 O2 = type(config.OPT)(2)
 OVERRIDDEN = ("_optimize_final_module", "_finalize_final_module", "get_pointer_to_function", "codegen")
 """Names of Numba's that are not public. A version that lacks one of them compiles as it always does."""
+LOOP = ("__numba_parfor_gufunc", "<numba.np.ufunc.wrappers.", "parallelgufuncwrapper")
+"""How the names of a loop's body and of its two wrappers begin."""
 
 
 class LateLibrary(JITCodeLibrary):
-    """The LLVM code of a function and of all that it calls; machine code from when its address is first asked for."""
+    """The LLVM code of a function and of all that it calls; machine code once its address is asked for."""
 
     has_code = False
 
     def _optimize_final_module(self) -> None:
-        """Nothing yet: `_make_code` optimises this code, or that of the function into which it is linked."""
+        if not self.name.startswith(LOOP):
+            super()._optimize_final_module()
 
     def _finalize_final_module(self) -> None:
         """Called when all is linked; and for a library from the cache on disk, which has its code already."""
@@ -41,14 +45,12 @@ class LateLibrary(JITCodeLibrary):
         """The address of a function, or 0 where this library does not have it.
 
         Numba asks for every function's Python wrapper. The parts have none. A loop's body has one, but only the
-        driver's loop calls it.
+        driver calls it.
         """
         self._ensure_finalized()
-        if self.name.startswith("__numba_parfor_gufunc"):
+        if self.name.startswith(LOOP):
             return 0
         if not self.has_code and any(function.name == name for function in self.get_defined_functions()):
-            super()._optimize_final_module()
-            self._final_module.verify()
             self._add_code()
         address: int = super().get_pointer_to_function(name)
         return address
