@@ -27,7 +27,11 @@ LOOP = ("__numba_parfor_gufunc", "<numba.np.ufunc.wrappers.", "parallelgufuncwra
 
 
 class LateLibrary(JITCodeLibrary):
-    """The LLVM code of a function and of all that it calls; machine code once its address is asked for."""
+    """The LLVM code of a function and of all that it calls; machine code once its address is asked for.
+
+    What a part lacks is an environment, the objects that its machine code would find. It would need them to raise an
+    exception with a value that is not a constant; no kernel does.
+    """
 
     has_code = False
 
@@ -65,7 +69,7 @@ class LateLibrary(JITCodeLibrary):
         return self._codegen if self.has_code else self
 
     def set_env(self, name: str, environment: Any) -> None:
-        """As there is no code, nothing."""
+        """Does nothing, for there is no code."""
 
 
 @contextmanager
