@@ -180,6 +180,7 @@ def test_relu_is_the_papers_activation_and_relu6_the_default():
     [
         ({"width": 0}, "width"),
         ({"width": float("nan")}, "width"),
+        ({"width": "0.5"}, "width must be a number"),
         ({"num_classes": 0}, "num_classes"),
         ({"stem_stride": 0}, "stem_stride"),
         ({"padding": "valid"}, "padding"),

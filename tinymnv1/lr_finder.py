@@ -89,7 +89,7 @@ def sweep(config: TrainConfig, dataset: Dataset, on_step: Callable[[float], None
         for step in range(WARM_UP):
             loss, _ = trainer.train_on(*next(batches), rate)
             if not math.isfinite(loss):
-                cure = "lower --momentum or " if config.optimizer == "sgd" else ""
+                cure = "lower --momentum or " if config.optimizer == "sgd" and config.momentum else ""
                 cure += "lower --clip-norm" if config.clip_norm else "add --clip-norm 1"
                 raise DivergedError(
                     f"the loss became {loss} at step {step + 1} of the warm-up, at a learning rate of {rate:g}: {cure}"

@@ -51,8 +51,8 @@ class TrainConfig:
     ema_decay: of the average of the weights (`tinymnv1.averaging.WeightAverage`), which is evaluated and saved in their
     place; 0 means that there is none.
     evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
-    seed: of all that is random: the initial weights, the order of the images, the augmentation, dropout's masks, and
-    which images `limit` takes, test images as well.
+    seed: of the initial weights, the order of the images, the augmentation, dropout's masks, and which images `limit`
+    takes, test images as well. Which ones `validation` holds out does not depend on it.
     """
 
     data: str = "shapes"

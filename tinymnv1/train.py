@@ -77,8 +77,7 @@ HELP = {
     "ema_decay": "evaluate and save an exponential moving average of the weights in their place; the share of it that"
     " each step keeps, such as 0.999. 0: none",
     "evaluate_every": "epochs from one evaluation, and row of metrics.csv, to the next; the last epoch always has one",
-    "seed": "of all that is random: initial weights, order of the images, augmentation, dropout; and which images"
-    " --limit takes",
+    "seed": "of the initial weights, the images' order, the augmentation, dropout, and which images --limit takes",
 }
 GROUPS = {
     "data": (

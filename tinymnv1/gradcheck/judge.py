@@ -61,18 +61,19 @@ def judge(spec: OpSpec, graded: Sequence[tuple[Case, Expected, Trace]]) -> list[
         forward += _repeat_findings(spec, case, trace)
         if trace.backward is None:
             if spec.backward is not None and case.backward:
-                text = f"not checked in this case, because {spec.forward} did not return"
-                unreached.append(Finding(case, "", math.inf, problem=text, kind="unreached"))
+                unreached.append(_unreached(case, f"{spec.forward} did not return"))
             continue
         gradients = {name: d.value for name, d in right.gradients.items()}
+        if case.backward and not gradients:  # dropout: what is right depends on the learner's y
+            unreached.append(_unreached(case, f"{spec.forward}'s y is not of x's shape and dtype"))
         found = _call_findings(case, trace.backward, gradients, right)
         if any(not f.passed for f in found) and right.dy is not None:
             follows = follows and _follows(spec, case, trace, right.dy)
         backward += found + _again_findings(case, trace)
     results = [_result(spec, spec.forward, forward, graded, "forward", dys, ys)]
     if spec.backward is not None:
-        # A forward that returns in no case is told once, by _result.
-        found = backward + (unreached if backward else [])
+        called = any(trace.backward is not None for _, _, trace in graded)  # else _result says so, once
+        found = backward + unreached if called else []
         result = _result(spec, spec.backward, found, graded, "backward", dys, ys)
         if result.status == FAILED and results[0].status == FAILED and backward and follows:
             values = [f for f in result.failures if f.kind == "value"]
@@ -80,6 +81,11 @@ def judge(spec: OpSpec, graded: Sequence[tuple[Case, Expected, Trace]]) -> list[
                 result = replace(result, hint=hint("follows the wrong forward", values[0].argument, spec.backward))
         results.append(result)
     return results
+
+
+def _unreached(case: Case, reason: str) -> Finding:
+    """That backward's gradients could not be judged in a case."""
+    return Finding(case, "", math.inf, problem=f"not checked in the case {case.label!r}: {reason}", kind="unreached")
 
 
 def _result(
@@ -99,8 +105,6 @@ def _result(
         reason = f"could not be called, because {spec.forward} did not return"
         if graded and graded[0][2].forward.kind == "not attempted":
             reason = f"cannot be checked before {spec.forward} is there"
-        elif calls:  # dropout: what is right depends on the learner's y
-            reason = f"cannot be checked before {spec.forward} returns a y of x's shape and dtype"
         findings = [Finding(first, function, math.inf, problem=reason, kind="unreached")]
     failures = [finding for finding in findings if not finding.passed]
     if not failures:

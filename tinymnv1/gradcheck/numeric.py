@@ -241,7 +241,8 @@ def check_directional(
     directions: how many.  rng: draws them.
     h: how far the elements move (their root mean square), by default `NETWORK_STEP`.
     tolerance: looser than for one op: among a network's thousands of ReLUs a few cross their kink within a step.
-    Returns a `GradientCheck`, an entry a direction. Raises ConfigError if names, shapes or dtypes do not fit.
+    Returns a `GradientCheck`, an entry a direction. Raises ConfigError if names, shapes or dtypes do not fit, or if
+    there is nothing to check.
 
     Derivation. Along v the slope of L is <gradient, v>; with v normal in every element it sees all parameters at once,
     and an error in any of them changes it. The error is measured against |gradient|, the slope's standard deviation,

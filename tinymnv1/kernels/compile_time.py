@@ -3,9 +3,9 @@
 Numba makes machine code of every function that it compiles. A kernel, though, is many: its serial parts, and for each
 `prange` loop the loop's body, two wrappers around that, and the driver. What one calls is linked into it as LLVM code,
 so a serial part is optimised and translated five times over; and of the five, only the driver's code is ever run.
-`LateLibrary` leaves the others as LLVM code, and optimises it twice: in the part and in the driver. The first training
-step from an empty cache takes two thirds of the processor's time. (Parts that LLVM had not optimised before it inlined
-them came out worse: the layers' depthwise kernels were up to three times as slow.)
+`LateLibrary` leaves the others as LLVM code, and of the loop's body and its wrappers does not even optimise that. The
+first training step from an empty cache takes two thirds of the processor's time. (The parts have to be optimised before
+they are inlined: without that the layers' depthwise kernels were up to three times as slow.)
 
 The rest is Numba's own work in Python: types, its intermediate code, its writing of LLVM code.
 """
@@ -20,17 +20,24 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 O2 = type(config.OPT)(2)
-OVERRIDDEN = ("_optimize_final_module", "_finalize_final_module", "get_pointer_to_function", "codegen")
-"""Names of Numba's that are not public. A version that lacks one of them compiles as it always does."""
+NEEDED = (
+    "_optimize_final_module",
+    "_finalize_final_module",
+    "_ensure_finalized",
+    "get_pointer_to_function",
+    "get_defined_functions",
+    "codegen",
+)
+"""What `LateLibrary` overrides and calls of Numba's. A version that lacks one of these compiles as it always does."""
 LOOP = ("__numba_parfor_gufunc", "<numba.np.ufunc.wrappers.", "parallelgufuncwrapper")
 """How the names of a loop's body and of its two wrappers begin."""
 
 
 class LateLibrary(JITCodeLibrary):
-    """The LLVM code of a function and of all that it calls; machine code once its address is asked for.
+    """The LLVM code of a function of ours and of all that it calls; machine code once its address is asked for.
 
-    What a part lacks is an environment, the objects that its machine code would find. It would need them to raise an
-    exception with a value that is not a constant; no kernel does.
+    What a part lacks is an environment, the Python objects that it would need to print, or to raise an exception with a
+    value that is not a constant. No kernel does. Numba's own functions, which others share, are made as ever.
     """
 
     has_code = False
@@ -41,7 +48,8 @@ class LateLibrary(JITCodeLibrary):
 
     def _finalize_final_module(self) -> None:
         """Called when all is linked; and for a library from the cache on disk, which has its code already."""
-        if self._shared_module is not None:
+        ours = "-" in self.name or self.name.startswith(LOOP)  # the hyphen is from `compile`; Python's names have none
+        if self._shared_module is not None or not ours:
             self._add_code()
         self._finalized = True
 
@@ -74,18 +82,20 @@ class LateLibrary(JITCodeLibrary):
 
 @contextmanager
 def short_compilation() -> Iterator[None]:
-    """Compile with `LateLibrary`, and at LLVM's -O2; everybody else's functions again as Numba does.
+    """Compile with `LateLibrary`, and at LLVM's -O2; afterwards all is as it was.
 
     -O2 takes a fifth less time than Numba's -O3. The kernels' speed is in the vectors that they spell out, not in what
     -O3 adds. Numba's lock keeps other threads from compiling meanwhile.
     """
     with global_compiler_lock:
         codegen = cpu_target.target_context.codegen()
-        before = config.OPT, codegen._library_class
-        config.OPT = min(config.OPT, O2)
-        if all(hasattr(JITCodeLibrary, name) for name in OVERRIDDEN):
+        level, library = config.OPT, getattr(codegen, "_library_class", None)
+        config.OPT = min(level, O2)
+        if library is not None and all(hasattr(library, name) for name in NEEDED):
             codegen._library_class = LateLibrary
         try:
             yield
         finally:
-            config.OPT, codegen._library_class = before
+            config.OPT = level
+            if library is not None:
+                codegen._library_class = library
