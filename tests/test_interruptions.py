@@ -425,6 +425,8 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(lr, minutes, images, tmp
     assert command(*new(images, run), "--lr", lr, "--checkpoint-minutes", minutes) == 2
     cure = f"lower --lr (it is {float(lr):g}) or with --clip-norm 1;"
     one_line(capsys, "error: ", "step", cure, run / "last.safetensors")
+    assert command(*new(images, tmp_path / "clipped"), "--lr", 1e30, "--clip-norm", 1) == 2
+    one_line(capsys, "error: ", "step", "or a lower --clip-norm (it is 1);")
     assert {p.name for p in run.iterdir()} <= {"config.json", "last.safetensors", "previous.safetensors"}
     arrays, _ = load_checkpoint(run / "last.safetensors")
     assert all(np.isfinite(a).all() for a in arrays.values())

@@ -107,6 +107,8 @@ def test_a_warm_up_that_diverges_says_so(optimizer, cure, data, monkeypatch):
         sweep(config, data)
     with pytest.raises(DivergedError, match=r"lower --clip-norm$"):
         sweep(replace(config, clip_norm=1.0), data)
+    with pytest.raises(DivergedError, match=r": add --clip-norm 1$"):
+        sweep(replace(config, momentum=0.0, nesterov=False), data)
 
 
 def test_the_picture_shows_the_curve_and_the_suggestion():

@@ -97,6 +97,7 @@ def test_the_line_of_an_exception_is_the_learners(tmp_path):
     results = grade(tmp_path, "def relu6_forward(x):\n    z = 1\n    return x / None\n")
     line = (tmp_path / "my_ops.py").read_text().splitlines().index("    return x / None") + 1
     assert f"line {line}: raised TypeError" in details(results["relu6_forward"])
+    assert "could not be called, because relu6_forward did not return" in details(results["relu6_backward"])
 
 
 def test_a_backward_that_hangs_is_blamed_and_its_forward_is_not(tmp_path):

@@ -32,6 +32,12 @@ def new_kernel():
     return compile._compiled(driver, parallel=compile.PRANGE_ONLY)  # as `parallel`, but not from the cache on disk
 
 
+@pytest.fixture(autouse=True)
+def the_third_level(monkeypatch):
+    """So that a level which another test left behind is seen."""
+    monkeypatch.setattr(config, "OPT", type(config.OPT)(3))
+
+
 @pytest.fixture
 def with_code(monkeypatch):
     """The names of the libraries that machine code is made of."""
