@@ -129,6 +129,7 @@ def test_the_stub_is_clean_python():
         (["--stub", "a.py", "--ones"], "not allowed with"),
         (["--plot", "--only", "relu"], "--only has nothing to choose from"),
         (["--mutants", "absent.py"], "there is no such file"),
+        (["--mutants", "picture.png"], "its name must end in .py"),
         (["--mutants", "good.py"], "defines no check"),
         (["--bogus"], "unrecognized arguments"),
     ],

@@ -100,9 +100,15 @@ def draw(path: Path, seed: int) -> int:
     return 0
 
 
+def _require_python(path: Path) -> None:
+    if path.suffix != ".py":
+        raise ConfigError(f"{path} is not a Python file: its name must end in .py")
+
+
 def mutation_lab(args: Namespace) -> int:
     """--mutants: which broken ops do the learner's checks let live?"""
     specs = select(args.only)
+    _require_python(args.mutants)
     total = sum(mutant.spec in specs for mutant in MUTANTS)
     with tqdm(total=total, unit="mutant", disable=None, leave=False) as bar:
         result = lab.run_lab(args.mutants, specs, args.timeout or lab.SECONDS, lambda _: bar.update())
@@ -113,8 +119,7 @@ def mutation_lab(args: Namespace) -> int:
 def grade_learner(args: Namespace) -> int:
     """With a file: grade it."""
     specs = select(args.only)
-    if args.file.suffix != ".py":
-        raise ConfigError(f"{args.file} is not a Python file: its name must end in .py")
+    _require_python(args.file)
     if args.json:
         _require_place(args.json)
     started = time.monotonic()
