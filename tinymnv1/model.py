@@ -91,7 +91,8 @@ class ModelConfig:
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
             object.__setattr__(self, name, int(value))  # plain, also where it came out of an array
-        for name in ("width", "bn_eps", "bn_momentum", "dropout"):
+        numbers = "width", "bn_eps", "bn_momentum", "dropout"
+        for name in numbers:
             if not isinstance(getattr(self, name), int | float | np.integer | np.floating):
                 raise ConfigError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not 0 < self.width <= MAX_WIDTH:
@@ -106,7 +107,7 @@ class ModelConfig:
             raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.activation not in ("relu6", "relu"):
             raise ConfigError(f'activation must be "relu6" or "relu", got {self.activation!r}')
-        for name in ("width", "bn_eps", "bn_momentum", "dropout"):
+        for name in numbers:
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
