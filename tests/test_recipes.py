@@ -259,7 +259,7 @@ def test_the_table_has_each_recipes_settings():
         ({"augment": "reflect"}, "--augment must be one of"),
         ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40; 0 means none"),
         ({"cutout": 33}, "--cutout must be at most the run's 32 pixels, got 33"),
-        ({"warmup": 4.5}, "--warmup must be at most the run's 4 epochs, got 4.5"),
+        ({"warmup": 3.5}, "--warmup must be at most the run's 3 epochs, got 3.5"),
         ({"precision": "half"}, "--precision must be one of auto, float32, bfloat16, got 'half'"),
         ({"precision": "bfloat16", "engine": "layers"}, "--precision bfloat16 needs --engine fused"),
         ({"precision": "bfloat16", "backend": "numpy"}, "--precision bfloat16 needs .* --backend numba"),
