@@ -187,7 +187,7 @@ CIFAR10: dict[str, Any] = {
 """What the two recipes for CIFAR-10 have in common."""
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "quick": ("the default: `shapes`, width 0.25, AdamW, 3 epochs; less than a minute on two cores", {}),
+    "quick": ("the default: `shapes`, width 0.25, AdamW, 3 epochs; about a minute on two cores", {}),
     "seed": (
         "CIFAR-10 the way introductory articles train it: resized to 224 pixels, scaled to [0, 1], Adam. Two hours on"
         " two cores: try it with --limit 256",
