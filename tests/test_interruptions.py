@@ -45,7 +45,7 @@ def images(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No pictures, which take longer than the training; one thread, since in tiny steps a second would mostly wait."""
-    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    monkeypatch.setattr(train, "_conclude", lambda *_: None)
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     yield
@@ -57,7 +57,7 @@ def expected(images, tmp_path_factory):
     """What the uninterrupted run comes to."""
     run = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_draw", lambda *_: None)
+        patch.setattr(train, "_conclude", lambda *_: None)
         assert command(*new(images, run)) == 0
     return result(run)
 

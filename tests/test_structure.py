@@ -60,6 +60,13 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_training_begins_without_numba_and_matplotlib():
+    """`python -m tinymnv1.train` lets other processes compile as soon as it knows what: its own loading comes first."""
+    code = "import sys, tinymnv1.train; print([m for m in ('numba', 'matplotlib') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_optimizers_and_data_work_without_numba():
     """It takes a second to load, and the NumPy backend has no use for it."""
     code = "import sys, tinymnv1.optim, tinymnv1.data; print('numba' in sys.modules)"

@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinymnv1 import plots
 from tinymnv1.cli import CommandParser, run_command
 from tinymnv1.data import Dataset, load_dataset
 from tinymnv1.errors import ConfigError
@@ -273,10 +272,7 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
         with contextlib.suppress(BrokenPipeError):  # Ctrl-C may have stopped the reader, too
             print(f"stopped and saved; go on with: {resume_command(folder)}", file=sys.stderr)
         return 130
-    _draw(trainer, result)
-    best = plots.best_row(trainer.history)
-    print(f"Accuracy of the model on the {dataset.held_out} images: {100 * result.accuracy:.2f}%")
-    print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
+    _conclude(trainer, result)
     return 0
 
 
@@ -318,14 +314,17 @@ def _begin_to_compile(config: TrainConfig, evaluate: bool) -> None:
     if config.backend == "numba":
         from tinymnv1.engine import first_run  # here: it loads Numba
 
-        if config.engine == "fused":
-            first_run.begin(f"backward {config.effective_precision()}")
+        fused, precision = config.engine == "fused", config.effective_precision()
+        if fused:
+            first_run.begin(f"backward {precision}")
         if evaluate:
-            first_run.begin("inference")
+            first_run.begin("inference", *[f"weights' gradient {precision}"] * fused)
 
 
 def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
     """Sweep, say what to take, and draw."""
+    from tinymnv1 import plots  # here: loading it takes half a second, and another process could be compiling
+
     with tqdm(total=WARM_UP + STEPS, unit="step", disable=None, leave=False) as bar:
         found = sweep(config, dataset, lambda loss: bar.update())
     new_run_folder(folder)
@@ -365,11 +364,12 @@ def _fit(trainer: Trainer) -> Evaluation:
             signal.signal(number, handler)
 
 
-def _draw(trainer: Trainer, result: Evaluation) -> None:
-    """The three pictures of a finished run."""
-    data, folder = trainer.dataset, trainer.folder
-    accuracy = f"{data.held_out} accuracy {100 * result.accuracy:.2f} %"
-    title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: {accuracy}"
+def _conclude(trainer: Trainer, result: Evaluation) -> None:
+    """The three pictures of a finished run, and how good it is."""
+    from tinymnv1 import plots  # here: see _find_lr
+
+    data, folder, percent = trainer.dataset, trainer.folder, 100 * result.accuracy
+    title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: {data.held_out} accuracy {percent:.2f} %"
     predicted = result.probabilities.argmax(axis=1)
     matrix = plots.confusion_matrix(data.test_labels, predicted, len(data.classes))
     plots.save_figure(plots.curves(trainer.history, title, data.held_out), folder / "curves.png")
@@ -378,6 +378,9 @@ def _draw(trainer: Trainer, result: Evaluation) -> None:
         plots.predictions(data.test_images, data.test_labels, result.probabilities, data.classes, title, data.held_out),
         folder / "predictions.png",
     )
+    best = plots.best_row(trainer.history)
+    print(f"Accuracy of the model on the {data.held_out} images: {percent:.2f}%")
+    print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
 
 
 if __name__ == "__main__":

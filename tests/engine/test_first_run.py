@@ -26,7 +26,7 @@ from tinymnv1 import MobileNetV1
 from tinymnv1.engine import InferenceEngine, TrainingEngine, first_run, training
 from tinymnv1.kernels import fused_depthwise, fused_pointwise, inference
 
-first_run.begin("inference")
+first_run.begin(*sys.argv[2:])
 model = MobileNetV1(10, 0.25, stem_stride=1, rng=5)
 x = np.random.default_rng(0).normal(size=(16, 32, 32, 3)).astype(np.float32)
 TrainingEngine(model, sys.argv[1]).forward_backward(x, np.arange(16) % 10)
@@ -40,21 +40,27 @@ print(json.dumps({kernel.py_func.__name__: sum(kernel.stats.cache_misses.values(
 """
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_first_step_finds_what_another_process_has_compiled(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "begun", "left"),
+    [
+        ("float32", ["inference"], {"pointwise_forward", "weights_gradient"}),
+        ("bfloat16", ["inference", "weights' gradient bfloat16"], {"pointwise_forward"}),
+    ],
+)
+def test_the_first_step_finds_what_another_process_has_compiled(precision, begun, left, tmp_path):
     """With an empty cache: otherwise the first step takes half as long again, and nobody would notice.
 
-    Of the backward pass, one kernel is left to this process, which would otherwise wait. The working folder has a
-    package of the same name, which is another one and has another cache.
+    Of the backward pass, one kernel is left to this process, which would otherwise wait, unless it was begun with
+    others. The working folder has a package of the same name, which is another one and has another cache.
     """
     (tmp_path / "tinymnv1").mkdir()
     (tmp_path / "tinymnv1" / "__init__.py").touch()
-    command = [sys.executable, "-P", "-c", FIRST_STEP, precision]
+    command = [sys.executable, "-P", "-c", FIRST_STEP, precision, *begun]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_NUM_THREADS": "2"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     compiled_here = {name for name, misses in json.loads(done.stdout).items() if misses}
-    assert compiled_here == {"pointwise_forward", "weights_gradient"}
+    assert compiled_here == left
 
 
 @pytest.fixture
@@ -88,12 +94,14 @@ def test_the_weights_gradient_is_compiled_before_there_is_one(monkeypatch):
     assert called == [256]
 
 
-def test_a_process_is_started_once(nothing_cached, monkeypatch):
+def test_a_part_is_begun_once(nothing_cached, monkeypatch):
     started = []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started.append(command[-1]) or Ended())
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: started.append(command[4:]) or Ended())
+    gradient = "weights' gradient float32"
     first_run.begin("inference")
-    first_run.begin("inference")
-    assert started == ["inference"]
+    first_run.begin("inference", gradient, "backward float32")
+    first_run.begin(gradient)
+    assert started == [["inference"], [gradient, "backward float32"]]
 
 
 def test_no_process_is_started_for_what_is_cached_or_beside_a_single_thread(monkeypatch):
@@ -115,34 +123,34 @@ class Ended:
 
 
 def test_an_engine_waits_once_for_what_was_begun(monkeypatch):
-    """Else two processes compile the same. Before it waits, it compiles the kernel that was left to it."""
+    """Else two processes compile the same. Before it waits for the last, it compiles what may have been left to it."""
     waited = []
     monkeypatch.setattr(first_run, "finish", waited.append)
-    monkeypatch.setattr(Plan, "compile_weights_gradient", lambda plan: waited.append("weights' gradient"))
+    monkeypatch.setattr(Plan, "compile_weights_gradient", lambda plan: waited.append("compiled"))
     training, inference = (engine(make_model(width=0.25)) for engine in (TrainingEngine, InferenceEngine))
     x, labels = images(2, 32, 32)
     for _ in range(2):
         training.forward_backward(x, labels)
         inference(x)
-    assert waited == ["weights' gradient", "backward float32", "inference"]
+    assert waited == ["weights' gradient float32", "compiled", "backward float32", "inference"]
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "processes"),
     [
-        ([], ["backward float32", "inference"]),
-        (["--precision", "bfloat16"], ["backward bfloat16", "inference"]),
-        (["--find-lr"], ["backward float32"]),
-        (["--engine", "layers"], ["inference"]),
+        ([], [("backward float32",), ("inference", "weights' gradient float32")]),
+        (["--precision", "bfloat16"], [("backward bfloat16",), ("inference", "weights' gradient bfloat16")]),
+        (["--find-lr"], [("backward float32",)]),
+        (["--engine", "layers"], [("inference",)]),
         (["--backend", "numpy"], []),
     ],
 )
-def test_training_begins_to_compile_before_it_reads_the_data(options, parts, monkeypatch, tmp_path):
+def test_training_begins_to_compile_before_it_reads_the_data(options, processes, monkeypatch, tmp_path):
     """What it will call, and nothing else: here the data cannot be read, so nobody waits for the processes."""
     begun = []
-    monkeypatch.setattr(first_run, "begin", begun.append)
+    monkeypatch.setattr(first_run, "begin", lambda *parts: begun.append(parts))
     with pytest.raises(DataError, match="no such folder"):
         train.main(
             ["--data", "cifar10", "--data-dir", str(tmp_path / "absent"), "--out", str(tmp_path / "run"), *options]
         )
-    assert begun == parts
+    assert begun == processes

@@ -381,7 +381,7 @@ class Plan:
         self.stem.backward(image, dy, self.scratch)
 
     def compile_weights_gradient(self) -> None:
-        """Compile that kernel, if there is use for it, by calling it on memory that holds nothing yet (`first_run`)."""
+        """Compile that kernel, if there is use for it, by calling it on memory that holds nothing yet."""
         for stage in self.stages:
             if isinstance(stage, PointwiseStage) and not stage.product.few:
                 stage.product.weights_gradient(self.gradients[0], stage.z, stage.bn, self.scratch)
@@ -424,6 +424,7 @@ class TrainingEngine:
         flat = np.ascontiguousarray(x).reshape(-1)
         logits = plan.forward(flat)
         if first:
+            first_run.finish(f"weights' gradient {self.precision}")
             plan.compile_weights_gradient()
             first_run.finish(f"backward {self.precision}")
         loss, dlogits = softmax_cross_entropy(logits, labels, label_smoothing)
@@ -436,6 +437,10 @@ class TrainingEngine:
         plan = self._plan(images, size, size)
         image = np.zeros(images * size * size * self.model.config.in_channels, np.float32)
         plan.backward(image, np.zeros((images, self.model.config.num_classes), np.float32))
+
+    def compile_weights_gradient(self) -> None:
+        """The same for the kernel that makes the gradient of many weights, if this model has any."""
+        self._plan(2, 32, 32).compile_weights_gradient()
 
     def _plan(self, images: int, height: int, width: int) -> Plan:
         """The stages for this shape. They are drawn up twice: to see how much memory they take, and on that memory."""
