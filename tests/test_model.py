@@ -146,6 +146,9 @@ def test_load_state_dict_is_all_or_nothing():
         model.load_state_dict({k: v for k, v in before.items() if k != "stem.bn.beta"})
     with pytest.raises(CheckpointError, match="unknown"):
         model.load_state_dict(before | {"stem.bias": np.zeros(8)})
+    words = {"classifier.bias": np.full(before["classifier.bias"].shape, "word")}
+    with pytest.raises(CheckpointError, match=r"classifier\.bias holds no numbers"):
+        model.load_state_dict({name: array + 1 for name, array in before.items()} | words)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 

@@ -124,6 +124,21 @@ def test_state_of_other_shapes_is_refused():
         SGD(wide, 0.1).load_state_dict(state)
 
 
+@pytest.mark.parametrize("wrong", [{"steps": np.array([1, 2])}, {"steps": np.array("two")}])
+def test_a_damaged_state_is_refused_before_anything_changes(wrong):
+    optimizer = SGD([("p", Parameter(np.ones(3)))], lr=1.0, momentum=0.9)
+    state = optimizer.state_dict()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        optimizer.load_state_dict({name: array + 1 for name, array in state.items()} | wrong)
+    np.testing.assert_array_equal(optimizer.state["momentum"]["p"], 0)
+
+
+def test_two_parameters_of_one_name_are_refused():
+    """Else only the second of two models would be trained."""
+    with pytest.raises(ConfigError, match="two parameters of one name"):
+        SGD([("p", Parameter(np.ones(3))), ("p", Parameter(np.ones(3)))], lr=1.0)
+
+
 def test_clipping_scales_all_gradients_by_one_factor():
     made = parameters()
     before = {name: p.grad.copy() for name, p in made.items()}

@@ -334,7 +334,7 @@ class MobileNetV1:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Copy values into the parameters and running statistics. All or nothing: on an error nothing has changed.
 
-        Raises CheckpointError if a name is missing or unknown, or a shape differs.
+        Raises CheckpointError if a name is missing or unknown, a shape differs, or an array does not hold numbers.
         """
         own = {name: p.data for name, p in self.parameters()} | dict(self.net.named_buffers())
         if missing := sorted(own.keys() - state.keys()):
@@ -346,6 +346,8 @@ class MobileNetV1:
                 raise CheckpointError(
                     f"the weights are of another model: {name} has shape {state[name].shape}, not {array.shape}"
                 )
+            if not np.issubdtype(state[name].dtype, np.number):
+                raise CheckpointError(f"the weights are of another model: {name} holds no numbers")
         for name, array in own.items():
             array[...] = state[name]
 

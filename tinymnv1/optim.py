@@ -41,9 +41,12 @@ class Optimizer:
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float) -> None:
         _require("lr", lr, 0)
         _require("weight_decay", weight_decay, 0)
-        self.parameters = dict(parameters)
+        named = list(parameters)
+        self.parameters = dict(named)
         if not self.parameters:
             raise ConfigError("the optimizer got no parameters")
+        if len(named) > len(self.parameters):
+            raise ConfigError("the optimizer got two parameters of one name: of two models, rename one's or use two")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.runs = runs_of(self.parameters.items())
         self.flat_state = [{slot: aligned_zeros(r.data.size, r.data.dtype) for slot in self.slots} for r in self.runs]
@@ -74,9 +77,14 @@ class Optimizer:
         return state | {"steps": np.array(self.steps, np.int64)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Take over what `state_dict` gave. Raises CheckpointError, changing nothing, if names or shapes differ."""
+        """Take over what `state_dict` gave.
+
+        Raises CheckpointError, changing nothing, if names or shapes differ, or if an array does not hold numbers.
+        """
         own = {f"{slot}.{name}": a for slot, arrays in self.state.items() for name, a in arrays.items()}
-        if state.keys() != own.keys() | {"steps"} or any(state[k].shape != a.shape for k, a in own.items()):
+        shapes = {key: array.shape for key, array in own.items()} | {"steps": ()}
+        numbers = all(np.issubdtype(array.dtype, np.number) for array in state.values())
+        if {key: array.shape for key, array in state.items()} != shapes or not numbers:
             raise CheckpointError(f"the saved optimizer state does not fit this model and {type(self).__name__}")
         for key, array in own.items():
             array[...] = state[key]

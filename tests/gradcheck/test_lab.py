@@ -61,6 +61,13 @@ def test_a_check_that_always_objects_knows_nothing(tmp_path):
     assert "FALSE ALARM  check_relu" in text(result)
 
 
+def test_a_check_may_return_numpys_false(tmp_path):
+    """The natural last line compares arrays; what that gives is not Python's False."""
+    result, status = lab(tmp_path, "import numpy as np\ndef check_relu(ops):\n    return np.bool_(False)\n", "relu")
+    assert "returned False" in result.false_alarms["check_relu"]
+    assert status == {"relu_leaky": NO_CHECK}
+
+
 def test_a_check_that_always_agrees_catches_nothing(tmp_path):
     result, status = lab(tmp_path, "def check_everything(ops):\n    pass\n", "relu,softmax")
     assert set(status.values()) == {SURVIVES}

@@ -60,6 +60,26 @@ def test_f_may_return_the_same_buffer_each_time():
     np.testing.assert_allclose(numeric_gradient(f, np.array([1.0, 2, 3])), [2, 4, 6], rtol=1e-8)
 
 
+def test_a_forward_that_writes_to_its_inputs_writes_to_copies():
+    """It is still a function: a ReLU in place is a ReLU."""
+
+    def forward(x, w):
+        mask = x > 0
+        x *= mask
+        w *= 2
+        return x * w / 2, (x, mask, w / 2)
+
+    def backward(dy, cache):
+        x, mask, w = cache
+        return dy * w * mask, dy * x
+
+    inputs = {"x": np.array([-1.0, 2, -3, 4]), "w": np.array([1.0, 2, 3, -4])}
+    before = {name: array.copy() for name, array in inputs.items()}
+    assert check_gradient(forward, backward, inputs).passed
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_check_gradient_passes_a_swish_and_finds_a_wrong_one():
     x = {"x": np.random.default_rng(0).normal(size=(4, 5))}
     right = check_gradient(swish_forward, swish_backward, x)

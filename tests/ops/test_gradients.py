@@ -137,3 +137,10 @@ def test_softmax_cross_entropy(label_smoothing, rng):
         return np.array(ops.softmax_cross_entropy(z, labels, label_smoothing)[0])
 
     assert relative_error(dlogits, numeric_gradient(loss, logits, np.array(1.0))) <= TOLERANCE
+
+
+def test_a_probability_of_zero_costs_nothing_where_it_is_not_the_label():
+    """log p is minus infinity there, and its share of the target is zero: 0, not 0 times infinity."""
+    loss, dlogits = ops.softmax_cross_entropy(np.array([[0.0, -np.inf], [2.0, 2.0]]), np.array([0, 1]))
+    assert loss == np.log(2) / 2
+    np.testing.assert_array_equal(dlogits, [[0, 0], [0.25, -0.25]])

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from tinymnv1.gradcheck.mutants import MUTANTS, right_functions
 from tinymnv1.gradcheck.worker import limit_resources, line_of, load_file
 
@@ -19,7 +21,8 @@ from tinymnv1.gradcheck.worker import limit_resources, line_of, load_file
 def outcome(check: Callable[[Any], Any], ops: Any, file: str) -> dict[str, Any]:
     """What a check says of ops: {"objects": did it object, "message": its words, "line": of the learner's file}."""
     try:
-        objects = check(ops) is False
+        said = check(ops)
+        objects = isinstance(said, bool | np.bool_) and not said  # a comparison of arrays gives NumPy's own False
     except BaseException as error:  # a wrong shape makes other exceptions than AssertionError, and sys.exit is one too
         words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
         return {"objects": True, "message": words, "line": line_of(error, file)}

@@ -65,11 +65,11 @@ def central_difference(
     for index in np.ndindex(x.shape):
         kept = x[index]
         x[index] = kept + h
-        above, step_up = f(x), x[index] - kept
+        above, step_up = f(x.copy()), x[index] - kept  # a copy, since f may write to it
         # f may hand out a view of something it writes again, so what is needed of it is taken at once.
         upper = np.asarray(above * dy).copy()
         x[index] = kept - h
-        below, step_down = f(x), kept - x[index]
+        below, step_down = f(x.copy()), kept - x[index]
         difference = upper - np.asarray(below * dy)
         x[index] = kept
         # kept + h is rounded, too: dividing by the step really taken, not by 2h, saves a digit or two.
@@ -207,7 +207,7 @@ def check_gradient(
             continue
 
         def vary(array: Array, place: int = place) -> Any:
-            return forward(*arrays[:place], array, *arrays[place + 1 :])[0]
+            return forward(*(array if k == place else other.copy() for k, other in enumerate(arrays)))[0]
 
         numeric = central_difference(vary, arrays[place], dy, h)
         checks.append(_compare(name, gradient, numeric, tolerance))

@@ -58,5 +58,6 @@ def softmax_cross_entropy(logits: Array, labels: Array, label_smoothing: float =
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # (N, classes)
     target = np.full_like(logits, label_smoothing / classes)
     target[np.arange(n), labels] += 1 - label_smoothing
-    loss = -(target * log_p).sum() / n
+    # Where there is no target there is no term, even if log p is minus infinity.
+    loss = -np.multiply(target, log_p, out=np.zeros_like(log_p), where=target > 0).sum() / n
     return float(loss), (np.exp(log_p) - target) / n
