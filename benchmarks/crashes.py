@@ -159,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args: argparse.Namespace = parser.parse_args(argv)
     if args.runs < 1:
         raise ConfigError(f"--runs must be at least 1, got {args.runs}")
+    if args.seed < 0:
+        raise ConfigError(f"--seed must be at least 0, got {args.seed}")
     if not hasattr(os, "fork"):
         raise ConfigError("this system has no fork and no SIGKILL; run it on Linux or macOS")
     tqdm.monitor_interval = 0  # its thread would not survive a fork

@@ -166,7 +166,7 @@ def ablation_of(logs: Sequence[Log]) -> Record:
         row[log.config.seed] = log.history[-1]["test_accuracy"]
     return {
         "base": settings_of(base),
-        "validation": base.validation,
+        "validation": min(base.validation, base.limit or base.validation),
         "rows": [{"options": told, "accuracies": list(by_seed.values())} for told, by_seed in rows.items()],
         "processor": processor(),
         "date": datetime.date.today().isoformat(),

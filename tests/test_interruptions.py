@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import crashes
 from benchmarks.crashes import finish, result, start, write_images
 from benchmarks.harness import BenchmarkError
 from tinymnv1 import runs, train, trainer
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint
 from tinymnv1.cli import run_command
+from tinymnv1.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
@@ -477,6 +479,13 @@ def test_a_run_that_fails_while_it_is_to_be_killed_is_said_with_its_output(tmp_p
     with pytest.raises(BenchmarkError, match=re.escape(f"a run ended with status 2; what it printed: {log}")):
         finish(start(["--epochs", "0"], log), log)
     assert log.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--runs", "0"], ["--seed", "-1"]])
+def test_killing_runs_begins_with_settings_that_work(arguments, monkeypatch):
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: pytest.fail("the work has begun"))
+    with pytest.raises(ConfigError, match=f"{arguments[0]} must be at least"):
+        crashes.main(arguments)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

@@ -44,6 +44,16 @@ def test_many_classes_leave_the_numbers_out():
     assert not figure.axes[0].texts
 
 
+def test_a_long_run_has_few_markers():
+    """One at every epoch of hundreds would be a band that hides which line is dashed."""
+    rows = [history()[0] | {"epoch": epoch} for epoch in range(1, 501)]
+    for axes in plots.curves(rows, "title").axes:
+        for line in axes.lines:
+            shown = line.get_markevery()
+            assert 20 <= len(shown) <= 30
+            assert shown[-1] == 499
+
+
 def test_names_with_dollar_signs_are_no_formulas(tmp_path):
     """Price ranges, say; between two of them matplotlib expects a formula, and $$ is none."""
     names, matrix = ["$", "$$", "$5_$"], np.eye(3, dtype=int)

@@ -242,3 +242,4 @@ def test_the_seed_chooses_the_images_of_a_limited_ablation(tmp_path):
     logs = [read_log(write_run(tmp_path / str(seed), replace(base, seed=seed), [0.5])) for seed in range(2)]
     with pytest.raises(BenchmarkError, match="has another --seed"):
         record.ablation_of(logs)
+    assert record.ablation_of(logs[:1])["validation"] == 20, "of the 50 that were held out, what --limit leaves"

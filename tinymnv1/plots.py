@@ -66,6 +66,11 @@ def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
     return max(history, key=lambda row: (row["test_accuracy"], row["epoch"]))
 
 
+def _marked(points: int, about: int) -> list[int]:
+    """Which points of a line have a marker, the last always: one at every epoch of a long run would hide its line."""
+    return sorted(range(points - 1, -1, -max(points // about, 1)))
+
+
 def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "test") -> Figure:
     """Loss, accuracy and learning rate against the epoch. history: the rows of metrics.csv.
 
@@ -74,11 +79,11 @@ def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "tes
     figure = Figure(figsize=(11, 4), layout="constrained")
     figure.suptitle(plain(title))
     loss, accuracy, rate = figure.subplots(1, 3)
-    epochs = [row["epoch"] for row in history]
+    epochs, marks = [row["epoch"] for row in history], {"markersize": 4, "markevery": _marked(len(history), about=25)}
     for axes, key, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
         train, test = ([scale * row[f"{part}_{key}"] for row in history] for part in ("train", "test"))
-        axes.plot(epochs, train, "o--", color=BLUE, label="training (during the epoch)", markersize=4)
-        axes.plot(epochs, test, "s-", color=VERMILLION, label=held_out, markersize=4)
+        axes.plot(epochs, train, "o--", color=BLUE, label="training (during the epoch)", **marks)
+        axes.plot(epochs, test, "s-", color=VERMILLION, label=held_out, **marks)
     loss.set_ylabel("cross-entropy (nats)")
     loss.set_ylim(0, 1.08 * max(max(row["train_loss"], row["test_loss"]) for row in history))
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -87,7 +92,7 @@ def curves(history: Sequence[dict[str, float]], title: str, held_out: str = "tes
     best = best_row(history)
     told = f"best on {held_out}: {100 * best['test_accuracy']:.2f} % (epoch {best['epoch']:g})"
     accuracy.set_title(told, fontsize=10)
-    rate.plot(epochs, [row["lr"] for row in history], "^-", color=GREEN, markersize=4)
+    rate.plot(epochs, [row["lr"] for row in history], "^-", color=GREEN, **marks)
     rate.set_ylabel("learning rate at the epoch's end")
     rate.set_ylim(0, 1.08 * max(row["lr"] for row in history) or 1)
     for axes in (loss, accuracy, rate):
@@ -261,8 +266,7 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
             (accuracy, epochs, percent),
             (clock, minutes, percent),
         ):
-            # a marker at every epoch of a long run would hide its line; the last one always has one
-            shown = sorted({*range(len(rows) - 1, -1, -max(len(rows) // 12, 1))})
+            shown = _marked(len(rows), about=12)
             axes.plot(x, y, label=label, markersize=5, linewidth=1.5, markevery=shown, alpha=0.9, **style)
     for axes, label in (
         (train, "training loss (nats)"),

@@ -123,7 +123,7 @@ class TrainConfig:
             ("ema_decay", 0, 1),
         ):
             if not low <= (value := getattr(self, name)) < high:
-                limit = "at least 0" if high == math.inf else f"from {low} up to, but not including, {high}"
+                limit = "finite and at least 0" if high == math.inf else f"from {low} up to, but not including, {high}"
                 raise ConfigError(f"--{name.replace('_', '-')} must be {limit}, got {value}")
         if not 0 < self.width <= MAX_WIDTH:
             raise ConfigError(f"--width must be above 0 and at most {MAX_WIDTH}, got {self.width}")

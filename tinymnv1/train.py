@@ -45,8 +45,8 @@ HELP = {
     "normalise": "subtract the training pixels' mean and divide by their standard deviation",
     "augment": "random changes to training images: mirror, or shift by up to an eighth and mirror; what a shift brings"
     " in is black, or reflected",
-    "cutout": "side in pixels of a square, at a random place of each training image, that is set to the mean colour. 0:"
-    " none",
+    "cutout": "side in pixels of a square, at a random place of each training image, that is set to the mean colour (to"
+    " black with --no-normalise). 0: none",
     "alternate_flip": "mirror each training image in every second epoch instead of at random",
     "jitter": "change contrast, saturation and brightness of each training image by up to this share, such as 0.2",
     "width": "width multiplier: scales the channels of every layer",
@@ -295,7 +295,7 @@ def _announce(trainer: Trainer) -> None:
         elif trainer.total_steps < ENOUGH_STEPS:
             print(
                 f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
-                f" {ENOUGH_STEPS}. Use a smaller --batch-size or more --epochs"
+                f" {ENOUGH_STEPS}. Use {'a smaller --batch-size or ' * (config.batch_size > 1)}more --epochs"
             )
 
 

@@ -122,6 +122,9 @@ def test_what_is_wrong_is_said(tmp_path, pets):
     paint(tmp_path / "parts" / "train" / "dog" / "1.png", "red")
     with pytest.raises(DataError, match="test: holds no images"):
         load_folder(tmp_path / "parts", 8)
+    (tmp_path / "parts" / "test").rename(tmp_path / "parts" / "val")
+    with pytest.raises(DataError, match=r"class 'train' has no training images; .* must be called test"):
+        load_folder(tmp_path / "parts", 8)
     (pets / "dog" / "notes.txt").write_text("not an image")
     with pytest.raises(DataError, match=r"notes.txt: is not an image"):
         load_folder(pets, 8)

@@ -117,6 +117,7 @@ def test_the_stub_is_clean_python():
         (["good.py", "--only", ","], "at least one name"),
         (["good.py", "--json", "no/such/folder/r.json"], "cannot be written"),
         (["good.py", "--json", "."], "cannot be written"),
+        (["good.py", "--json", "./good.py"], "is the file that is to be graded"),
         (["--json", "r.json"], "belongs to the grading of a file"),
         (["good.py", "--timeout", "0"], "--timeout"),
         (["good.py", "--seed", "-1"], "--seed"),
@@ -142,6 +143,7 @@ def test_a_mistake_in_the_call_is_one_line_and_status_2(arguments, told, tmp_pat
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before, "nothing half-written"
+    assert (tmp_path / "good.py").read_text(encoding="utf-8") == GOOD
 
 
 def test_the_project_checks_itself(capsys):

@@ -92,13 +92,15 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
             name: [f for i, f in enumerate(files) if i % TEST_SHARE != TEST_SHARE - 1] for name, files in found.items()
         }
     classes = tuple(train)
+    alone = train.get("train") == []  # it holds no images itself, so it is not a class
+    hint = "; beside a folder train, that of the test images must be called test" if alone else ""
     if len(classes) < 2:
-        raise DataError(f"{folder}: needs at least two sub-folders of images, one a class; found {len(classes)}")
+        raise DataError(f"{folder}: needs at least two sub-folders of images, one a class; found {len(classes)}{hint}")
     for name, files in train.items():
         if not name.isprintable():  # bytes that are not UTF-8 come as unpaired surrogates
             raise DataError(f"{folder}: {name!r} has characters that cannot be printed; rename the folder")
         if not files:
-            raise DataError(f"{folder}: class {name!r} has no training images")
+            raise DataError(f"{folder}: class {name!r} has no training images{hint}")
     if not any(test.values()):
         raise DataError(f"{folder}: too few images to set one in {TEST_SHARE} aside for testing; add some")
     parts = []

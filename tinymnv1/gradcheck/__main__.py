@@ -122,6 +122,8 @@ def grade_learner(args: Namespace) -> int:
     _require_python(args.file)
     if args.json:
         _require_place(args.json)
+        if args.json.exists() and args.json.samefile(args.file):
+            raise ConfigError(f"--json {args.json} is the file that is to be graded: name another one")
     started = time.monotonic()
     try:
         with tqdm(total=len(specs), unit="op", disable=None, leave=False) as bar:
