@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from tinymnv1 import plots
@@ -69,6 +70,26 @@ def test_names_with_dollar_signs_are_no_formulas(tmp_path):
     for name, figure in figures.items():
         plots.save_figure(figure, tmp_path / f"{name}.png")  # raised ValueError
         assert (tmp_path / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("count", [3, 40, 100])
+def test_long_names_stay_in_the_picture(count):
+    names, title = [f"{k} three-toed sloth, sleeping on a tree" for k in range(count)], "t" * 60
+    images, labels = np.zeros((count, 8, 8, 3), np.uint8), np.arange(count)
+    sure = np.eye(count)[(labels + labels % 2) % count]
+    runs = [f"{name} for a long, long time" for name in names[:12]]
+    figures = [
+        plots.confusion(np.eye(count, dtype=int), names, title),
+        plots.predictions(images, labels, sure, names, title),
+        plots.top_classes(images[:3], [f"{name}.png" for name in names[:3]], sure[:3], names),
+        plots.overlay(runs, [[row | {"seconds": 1} for row in history()]] * len(runs), "test"),
+    ]
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(drawn.x0, drawn.y0) > -0.01
+        assert drawn.x1 < width + 0.01
+        assert drawn.y1 < height + 0.01
 
 
 def test_predictions_show_the_most_confident_mistakes_first():

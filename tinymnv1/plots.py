@@ -42,6 +42,11 @@ def plain(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
+def _short(text: str, most: int) -> str:
+    """A name as `plain` shows it, cut where it would lie over its neighbour: so many characters at most."""
+    return plain(text if len(text) <= most else text[: most - 1] + "…")
+
+
 def check_picture(path: Path) -> None:
     """Raise ConfigError if a picture cannot go to `path`; called before the work, not after it."""
     if path.suffix.lower() != ".png":
@@ -111,7 +116,8 @@ def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
 def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     """The confusion matrix as shares of each true class, with the counts written in, and each class's accuracy.
 
-    matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out.
+    matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out;
+    of long names the end.
     """
     count = len(classes)
     side = min(max(4.5, 0.55 * count + 2.2), 16)
@@ -120,13 +126,18 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
-    axes.set_xticks(range(count), map(plain, classes), rotation=45, ha="right", rotation_mode="anchor")
+    names, size = [_short(name, 18) for name in classes], min(10.0, 40 * side / count)  # of a letter, in points
+    upright = count > 30
+    axes.set_xticks(
+        range(count), names, rotation=90 if upright else 45, rotation_mode="anchor", fontsize=size,
+        ha="right", va="center" if upright else "top",
+    )  # fmt: skip
     right = [f", {share[k, k]:.0f} %" if matrix[k].any() else "" for k in range(count)]
-    axes.set_yticks(range(count), [f"{plain(name)}{told}" for name, told in zip(classes, right, strict=True)])
+    axes.set_yticks(range(count), [name + told for name, told in zip(names, right, strict=True)], fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class, and the share of it that is right")
     axes.grid(visible=False)
-    axes.set_title(plain(title))
+    figure.suptitle(plain(title), fontsize=min(12.0, 110 * side / len(title or " ")))
     if count <= 30:
         for row in range(count):
             for column in range(count):
@@ -139,7 +150,7 @@ def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
 def _tile(axes: object, image: Array, title: str, correct: bool | None) -> None:
     colour = "black" if correct is None else BLUE if correct else VERMILLION
     axes.imshow(image, interpolation="nearest")  # type: ignore[attr-defined]
-    axes.set_title(plain(title), fontsize=8, color=colour)  # type: ignore[attr-defined]
+    axes.set_title(title, fontsize=8, color=colour)  # type: ignore[attr-defined]
     axes.set_axis_off()  # type: ignore[attr-defined]
 
 
@@ -173,8 +184,9 @@ def predictions(
             axes.set_axis_off()
         for axes, i in zip(grid, chosen, strict=False):
             correct = bool(predicted[i] == labels[i])
-            told = f"{classes[predicted[i]]} {100 * confidence[i]:.0f} %"
-            _tile(axes, images[i], told if correct else f"{told}\nis {classes[labels[i]]}", correct)
+            given, true = _short(classes[predicted[i]], 14), _short(classes[labels[i]], 17)
+            told = f"{given} {100 * confidence[i]:.0f} %"
+            _tile(axes, images[i], told if correct else f"{told}\nis {true}", correct)
     return figure
 
 
@@ -187,10 +199,10 @@ def top_classes(images: Array, names: Sequence[str], probabilities: Array, class
     figure = Figure(figsize=(7.5, 2.1 * count + 0.4), layout="constrained")
     rows = figure.subplots(count, 2, squeeze=False, width_ratios=(1, 2))
     for (picture, bars), image, name, p in zip(rows, images, names, probabilities, strict=True):
-        _tile(picture, image, name, None)
+        _tile(picture, image, _short(name, 32), None)
         order = np.argsort(-p, kind="stable")[:top]
         bars.barh(range(top), 100 * p[order], color=[BLUE] + [ORANGE] * (top - 1))
-        bars.set_yticks(range(top), [plain(classes[k]) for k in order])
+        bars.set_yticks(range(top), [_short(classes[k], 24) for k in order])
         bars.invert_yaxis()
         bars.set_xlim(0, 118)
         bars.set_xticks(range(0, 101, 25))
@@ -253,7 +265,9 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
 
     names: for the legend.  histories: of each run, the rows of its metrics.csv.  held_out: see `curves`.
     """
-    figure = Figure(figsize=(11, 7.5 + 0.22 * -(-len(names) // 4)), layout="constrained")
+    longest = max(map(len, names))
+    columns = min(4 if longest <= 20 else 2 if longest <= 50 else 1, len(names))
+    figure = Figure(figsize=(11, 7.5 + 0.22 * -(-len(names) // columns)), layout="constrained")
     (train, test), (accuracy, clock) = figure.subplots(2, 2)
     for name, rows, style in zip(names, histories, run_styles(len(names)), strict=True):
         epochs = [row["epoch"] for row in rows]
@@ -282,5 +296,5 @@ def overlay(names: Sequence[str], histories: Sequence[Sequence[dict[str, float]]
     for axes in (train, test):
         axes.set_ylim(bottom=0)
     clock.set_xlim(left=0)
-    figure.legend(*train.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 4))
+    figure.legend(*train.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
