@@ -252,6 +252,7 @@ def test_the_table_has_each_recipes_settings():
         ({"cutout": -1}, "--cutout must be at least 0"),
         ({"jitter": 1.0}, "--jitter must be from 0 up to, but not including, 1, got 1.0"),
         ({"validation": -1}, "--validation must be at least 0"),
+        ({"lr": np.inf}, "--lr must be finite and at least 0, got inf"),
         ({"evaluate_every": 0}, "--evaluate-every must be at least 1"),
         ({"ema_decay": 1.0}, "--ema-decay must be from 0 up to, but not including, 1"),
         ({"ema_decay": float("nan")}, "--ema-decay"),

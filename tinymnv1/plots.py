@@ -116,8 +116,8 @@ def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
 def confusion(matrix: Array, classes: Sequence[str], title: str) -> Figure:
     """The confusion matrix as shares of each true class, with the counts written in, and each class's accuracy.
 
-    matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out;
-    of long names the end.
+    matrix: (classes, classes) counts, row = true class. With more than 30 classes the numbers are left out.
+    Long names are cut.
     """
     count = len(classes)
     side = min(max(4.5, 0.55 * count + 2.2), 16)

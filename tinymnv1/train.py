@@ -314,11 +314,13 @@ def _begin_to_compile(config: TrainConfig, evaluate: bool) -> None:
     if config.backend == "numba":
         from tinymnv1.engine import first_run  # here: it loads Numba
 
-        fused, precision = config.engine == "fused", config.effective_precision()
-        if fused:
+        beside_inference = []
+        if config.engine == "fused":
+            precision = config.effective_precision()
             first_run.begin(f"backward {precision}")
+            beside_inference = [f"weights' gradient {precision}"]  # this process has the data to read first
         if evaluate:
-            first_run.begin("inference", *[f"weights' gradient {precision}"] * fused)
+            first_run.begin("inference", *beside_inference)
 
 
 def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
