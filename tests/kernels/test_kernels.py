@@ -147,6 +147,36 @@ def test_batchnorm(n, h, w, c, seed):
     assert relative_error(y.astype(np.float64), y64, size) <= TOLERANCE
 
 
+def test_batchnorm_of_channels_whose_mean_is_large_beside_their_spread():
+    """One constant and one nearly so: their deviations must not drown in what sums and products of the mean round off.
+
+    All numbers are multiples of 2**-13, as float32 holds them up to 1024, and the mean is one, too.
+    """
+    rng = np.random.default_rng(4)
+    steps = rng.integers(-80, 81, size=(15, 20, 20, 1))
+    x = (300.125 + np.concatenate([0 * steps, steps, 0 * steps, -steps], axis=3) / 2**13).astype(np.float32)
+    x = np.concatenate([x, x[..., [2, 3, 0, 1]]])
+    gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
+    dy = rng.normal(size=x.shape).astype(np.float32)
+    y, cache, mean, var = kernels.batchnorm_forward(x, gamma, beta)
+    y64, cache64, mean64, var64 = ops.batchnorm_forward(*as_float64([x, gamma, beta]))
+    np.testing.assert_array_equal(mean, mean64)
+    np.testing.assert_allclose(var, var64, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(y, y64, rtol=0, atol=1e-5)
+    gradients, exact = kernels.batchnorm_backward(dy, cache), ops.batchnorm_backward(dy.astype(np.float64), cache64)
+    for a, b in zip(gradients, exact, strict=True):
+        assert relative_error(a.astype(np.float64), b, np.abs(b).max()) <= 1e-5
+
+
+@pytest.mark.parametrize("implementation", [ops, kernels])
+def test_a_global_mean_counts_every_pixel(implementation):
+    """To 2**24 a running sum in float32 can add a thousand ones, and remains 2**24."""
+    x = np.ones((2, 11, 91, 3), np.float32)
+    x[:, 0, 0] = 2**24
+    y, _ = implementation.global_avgpool_forward(x)
+    np.testing.assert_allclose(y, (2**24 + 1000) / 1001, rtol=1e-6)
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     name=st.sampled_from(["avgpool", "maxpool"]),

@@ -2,7 +2,11 @@
 
 Everything works on x as a matrix of M = N*H*W pixels by C channels. Each channel's sums run over M values, hundreds of
 thousands in the first layers: adding them one by one in float32 would lose digits. So pixels are summed in blocks of
-`BLOCK` in float32, and the blocks in float64.
+`BLOCK` in float32, and the blocks in float64. What a block's sum still rounds off, up to 1e-6 of a mean, is much beside
+the spread of a channel that is nearly constant: the deviations from this first mean are summed, too, and correct it.
+
+Where xhat is needed, x - mean is taken first. To fold the mean into the shift, scale * x + (beta - scale * mean), spares
+a subtraction, but where the mean is large beside the spread it subtracts two large numbers after they were rounded.
 """
 
 import numpy as np
@@ -32,17 +36,21 @@ def _sum_chunk(x, total, start, stop):
 
 
 @serial
-def _sum_squares_chunk(x, mean, total, start, stop):
-    """total[c] = sum of (x[start:stop, c] - mean[c])^2."""
+def _sum_deviations_chunk(x, mean, deviation, square, start, stop):
+    """deviation[c] = sum of x[start:stop, c] - mean[c], square[c] = sum of their squares."""
     channels = x.shape[1]
-    block = np.empty(channels, np.float32)
+    block, block_square = np.empty(channels, np.float32), np.empty(channels, np.float32)
     for first in range(start, stop, BLOCK):
         block[:] = 0
+        block_square[:] = 0
         for m in range(first, min(first + BLOCK, stop)):
             for c in range(channels):
-                block[c] += (x[m, c] - mean[c]) * (x[m, c] - mean[c])
+                away = x[m, c] - mean[c]
+                block[c] += away
+                block_square[c] += away * away
         for c in range(channels):
-            total[c] += block[c]
+            deviation[c] += block[c]
+            square[c] += block_square[c]
 
 
 @serial
@@ -70,10 +78,11 @@ def _sum(x, partial):
 
 
 @parallel
-def _sum_squares(x, mean, partial):
+def _sum_deviations(x, mean, partial):
     chunks = partial.shape[0]
     for k in prange(chunks):
-        _sum_squares_chunk(x, mean, partial[k], k * x.shape[0] // chunks, (k + 1) * x.shape[0] // chunks)
+        first, last = k * x.shape[0] // chunks, (k + 1) * x.shape[0] // chunks
+        _sum_deviations_chunk(x, mean, partial[k, 0], partial[k, 1], first, last)
 
 
 @parallel
@@ -85,19 +94,19 @@ def _sum_gradients(dy, x, mean, inv_std, partial):
 
 
 @parallel
-def _affine(x, scale, shift, y):
-    """y[m, c] = scale[c] * x[m, c] + shift[c]."""
+def _normalise(x, mean, scale, beta, y):
+    """y[m, c] = scale[c] * (x[m, c] - mean[c]) + beta[c]."""
     for m in prange(x.shape[0]):
         for c in range(x.shape[1]):
-            y[m, c] = scale[c] * x[m, c] + shift[c]
+            y[m, c] = scale[c] * (x[m, c] - mean[c]) + beta[c]
 
 
 @parallel
-def _backward(dy, x, scale, along_x, shift, dx):
-    """dx[m, c] = scale[c] * dy[m, c] + along_x[c] * x[m, c] + shift[c]."""
+def _backward(dy, x, mean, scale, along_x, shift, dx):
+    """dx[m, c] = scale[c] * dy[m, c] + along_x[c] * (x[m, c] - mean[c]) + shift[c]."""
     for m in prange(x.shape[0]):
         for c in range(x.shape[1]):
-            dx[m, c] = scale[c] * dy[m, c] + along_x[c] * x[m, c] + shift[c]
+            dx[m, c] = scale[c] * dy[m, c] + along_x[c] * (x[m, c] - mean[c]) + shift[c]
 
 
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Cache, Array, Array]:
@@ -109,14 +118,15 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     chunks = min(CHUNKS, count)
     partial = np.zeros((chunks, channels))
     _sum(pixels, partial)
-    mean = (partial.sum(axis=0) / count).astype(np.float32)
-    partial[:] = 0
-    _sum_squares(pixels, mean, partial)
-    var = (partial.sum(axis=0) / count).astype(np.float32)
+    rough = (partial.sum(axis=0) / count).astype(np.float32)
+    partial = np.zeros((chunks, 2, channels))
+    _sum_deviations(pixels, rough, partial)
+    deviation, square = partial.sum(axis=0) / count  # float64, (C,) each
+    mean = (rough + deviation).astype(np.float32)
+    var = (square - deviation**2).astype(np.float32)
     inv_std = 1 / np.sqrt(var + np.float32(eps))
     y = aligned_like(x)
-    scale = gamma * inv_std
-    _affine(pixels, scale, beta - mean * scale, y.reshape(pixels.shape))
+    _normalise(pixels, mean, gamma * inv_std, beta, y.reshape(pixels.shape))
     return y, (x, gamma, mean, inv_std), mean, var
 
 
@@ -124,7 +134,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """As `tinymnv1.ops.batchnorm_backward`: dy (N, H, W, C) -> dx (N, H, W, C), dgamma (C,), dbeta (C,).
 
     dx = s (g - mean(g) - xhat mean(g xhat)) with g = gamma dy, mean(g) = gamma dbeta / M and mean(g xhat) =
-    gamma dgamma / M. Writing xhat = s (x - mean) out gives  a dy + b x + c  with three numbers a channel.
+    gamma dgamma / M. Writing xhat = s (x - mean) out gives  a dy + b (x - mean) + c  with four numbers a channel.
     """
     x, gamma, mean, inv_std = cache
     dy = gradient_of(x.shape, dy, "batchnorm")
@@ -136,11 +146,12 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     dbeta, dgamma = partial.sum(axis=0)  # float64, (C,) each
     scale = (gamma * inv_std).astype(np.float64)
     along_x = -scale * inv_std * dgamma / count
-    shift = -scale * dbeta / count - along_x * mean
+    shift = -scale * dbeta / count
     dx = aligned_like(x)
     _backward(
         dy_pixels,
         pixels,
+        mean,
         scale.astype(np.float32),
         along_x.astype(np.float32),
         shift.astype(np.float32),
@@ -160,5 +171,5 @@ def batchnorm_inference(
     scale = gamma / np.sqrt(running_var + np.float32(eps))
     y = aligned_like(x)
     pixels = x.reshape(-1, x.shape[3])
-    _affine(pixels, scale, beta - running_mean * scale, y.reshape(pixels.shape))
+    _normalise(pixels, running_mean, scale, beta, y.reshape(pixels.shape))
     return y

@@ -96,17 +96,17 @@ def global_avgpool_forward(x: Array) -> tuple[Array, tuple[int, ...]]:
     """As `tinymnv1.ops.global_avgpool_forward`, float32 only: x (N, H, W, C) -> y (N, C), cache."""
     require_images(x, "global_avgpool")
     n, height, width, channels = x.shape
-    y = np.zeros((n, 1, 1, channels), np.float32)
-    _global_sum(as_float32(x, "x").reshape(n, height * width, channels), y.reshape(n, channels))
-    return y.reshape(n, channels) / np.float32(height * width), x.shape
+    total = np.zeros((n, channels))  # float64: a running sum of many pixels outgrows float32's digits
+    _global_sum(as_float32(x, "x").reshape(n, height * width, channels), total)
+    return (total / (height * width)).astype(np.float32), x.shape
 
 
 @parallel
-def _global_sum(x, y):
+def _global_sum(x, total):
     for n in prange(x.shape[0]):
         for m in range(x.shape[1]):
             for c in range(x.shape[2]):
-                y[n, c] += x[n, m, c]
+                total[n, c] += x[n, m, c]
 
 
 def global_avgpool_backward(dy: Array, cache: tuple[int, ...]) -> Array:

@@ -97,7 +97,8 @@ def global_avgpool_forward(x: Array) -> tuple[Array, tuple[int, ...]]:
     Raises ConfigError unless x is (N, H, W, C).
     """
     require_images(x, "global_avgpool")
-    return x.mean(axis=(1, 2)), x.shape
+    y: Array = x.mean(axis=(1, 2), dtype=np.float64)  # in float32 a running sum over a large map would lose digits
+    return y.astype(x.dtype), x.shape
 
 
 def global_avgpool_backward(dy: Array, cache: tuple[int, ...]) -> Array:
