@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import growth, inference, kernels, scaling, tables, train_step
 from benchmarks.harness import ROOT, Options
 from benchmarks.machine import cores, describe, with_later_peaks
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.errors import ConfigError
 from tinymnv1.files import write_atomically
 from tinymnv1.plots import save_figure
@@ -100,7 +100,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: {', '.join(DEFAULT)})")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contender (default: 9; quick: 3)")
     parser.add_argument("--threads", type=int, metavar="N", help="of each contender (default: the logical CPUs)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="keep the results there, and leave the documents")
+    parser.add_argument(
+        "--json", type=path_argument, metavar="PATH", help="keep the results there, and leave the documents"
+    )
     parser.add_argument("--quick", action="store_true", help="few small cases; nothing is kept without --json")
     parser.add_argument("--tables-only", action="store_true", help="measure nothing: rewrite the documents")
     return parser

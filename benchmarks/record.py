@@ -23,7 +23,7 @@ from benchmarks.harness import ROOT, BenchmarkError
 from benchmarks.machine import commit, cores, processor
 from benchmarks.tables import grid, replace_sections
 from tinymnv1 import __version__
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.compare import Log, differing, duration, read_log
 from tinymnv1.data import load_dataset
 from tinymnv1.engine import inference_engine
@@ -252,9 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             " machine that trained the run: the page names this machine's CPU."
         ),
     )
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders that tinymnv1.train wrote")
+    parser.add_argument("runs", type=path_argument, nargs="*", metavar="RUN", help="folders that tinymnv1.train wrote")
     parser.add_argument("--ablation", action="store_true", help="write the ablation table from these, the base first")
-    parser.add_argument("--data-dir", type=Path, help="where the data lies now (default: each run's own)")
+    parser.add_argument("--data-dir", type=path_argument, help="where the data lies now (default: each run's own)")
     parser.add_argument("--tables-only", action="store_true", help="read no run: the page again from records.json")
     args = parser.parse_args(argv)
     if args.tables_only == bool(args.runs):

@@ -1,6 +1,7 @@
 """The command lines, run as a user runs them: a whole small run, and one line with status 2 for each mistake."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,30 @@ def test_a_run_prints_its_epochs_and_leaves_its_files(run):
         with Image.open(out / name) as picture:
             assert min(picture.size) > 300
             assert len(picture.convert("L").getcolors()) > 20, "a blank picture"
+
+
+def test_the_accuracy_is_said_even_if_the_pictures_cannot_be_drawn(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run[0], copy)
+    (copy / "curves.png").unlink()
+    (copy / "curves.png").mkdir()
+    result = command("train", "--resume", copy, cwd=tmp_path)
+    one_line(result, "curves.png")
+    assert "Accuracy of the model on the test images: " in result.stdout
+
+
+def test_what_says_little_is_noted(pets, tmp_path):
+    """A class without a test image, and a setting for half of an epoch."""
+    shutil.copytree(pets, tmp_path / "pets")
+    (tmp_path / "pets" / "rare").mkdir()
+    for i in range(2):
+        shutil.copy(pets / "dark" / "00.png", tmp_path / "pets" / "rare" / f"{i}.png")
+    data = ("--data", "folder", "--data-dir", "pets", "--resolution", 12)
+    result = command("train", *data, "--epochs", 1, "--early-resolution", 8, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "the accuracy says nothing about classes without a test image: rare\n" in result.stdout
+    assert "--early-resolution is for the first half of the epochs: one epoch has none" in result.stdout
+    assert re.search(r"\n +rare +no image\n", command("evaluate", "run", cwd=tmp_path).stdout)
 
 
 def test_evaluate_repeats_the_best_accuracy(run):
@@ -206,6 +231,8 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--resume", "nowhere"), ("nowhere", "no run to resume")),
         (("--resume", "nowhere", "--out", "x"), ("--out",)),
         (("--out", "taken/run"), ("taken", "is a file")),
+        (("--out", ""), ("--out", "the path is empty")),
+        (("--no-nesterov",), ("--no-nesterov", "adamw")),
         (("--out", "x" * 300), ("xxx", "too long")),
         (("--threads", "0"), ("--threads",)),
         (("--threads", "1", "--backend", "numpy"), ("--threads", "--backend numpy")),

@@ -105,7 +105,7 @@ def test_a_run_without_an_evaluation_has_no_best_checkpoint_yet(run, tmp_path):
     begun = tmp_path / "begun"
     shutil.copytree(run, begun)
     (begun / "best.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="was not evaluated so far; use --checkpoint last"):
+    with pytest.raises(CheckpointError, match="was not evaluated so far, or it was deleted; use --checkpoint last"):
         evaluate.main([str(begun)])
     evaluate.main([str(begun), "--checkpoint", "last"])
 

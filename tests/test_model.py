@@ -185,6 +185,7 @@ def test_relu_is_the_papers_activation_and_relu6_the_default():
         ({"width": float("nan")}, "width"),
         ({"width": "0.5"}, "width must be a number"),
         ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": True}, "num_classes"),
         ({"stem_stride": 0}, "stem_stride"),
         ({"padding": "valid"}, "padding"),
         ({"dropout": 1.0}, "dropout"),

@@ -265,7 +265,7 @@ def test_the_table_has_each_recipes_settings():
         ({"precision": "bfloat16", "engine": "layers"}, "--precision bfloat16 needs --engine fused"),
         ({"precision": "bfloat16", "backend": "numpy"}, "--precision bfloat16 needs .* --backend numba"),
         ({"momentum": 0.5}, "--momentum is a setting of SGD, not of adamw; add --optimizer sgd"),
-        ({"nesterov": False}, "--nesterov is a setting of SGD"),
+        ({"nesterov": False}, "--no-nesterov is a setting of SGD"),
         ({"init": "he"}, "--init must be one of slim, fan-in, got 'he'"),
     ],
 )

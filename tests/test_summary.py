@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinymnv1 import MobileNetV1, summary
+from tinymnv1.errors import ConfigError
 from tinymnv1.model import ModelConfig
 from tinymnv1.summary import count_layers
 
@@ -88,6 +89,12 @@ def test_the_command_prints_the_table(capsys):
     assert text.strip() == summary.table(ModelConfig(num_classes=3, stem_stride=1), 33).strip()
     others = (ModelConfig(num_classes=3), 33), (ModelConfig(stem_stride=1), 33), (ModelConfig(3, stem_stride=1), 34)
     assert all(summary.table(*other) not in text for other in others)
+
+
+@pytest.mark.parametrize("flag", ["--resolution", "--num-classes", "--stem-stride"])
+def test_a_wrong_number_is_told_by_its_options_name(flag):
+    with pytest.raises(ConfigError, match=f"{flag} must be at least 1, got 0"):
+        summary.main([flag, "0"])
 
 
 def test_bytes_are_four_for_each_number():

@@ -9,9 +9,20 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from tinymnv1.errors import TinyMNError
+
+
+def path_argument(text: str) -> Path:
+    """A path that an option or argument names, for argparse's `type`. An empty one is a mistake, not the folder here.
+
+    It is what a shell makes of a variable that is not set.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 class CommandParser(argparse.ArgumentParser):

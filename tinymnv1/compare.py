@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from tinymnv1 import plots
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.errors import CheckpointError, ConfigError
 from tinymnv1.recipes import FIELDS, TrainConfig, shown
 from tinymnv1.trainer import COLUMNS, Row
@@ -151,9 +151,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         epilog="example: python -m tinymnv1.compare runs/shapes-1 runs/shapes-2 --out both.png",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders that tinymnv1.train wrote")
+    parser.add_argument("runs", type=path_argument, nargs="+", metavar="RUN", help="folders that tinymnv1.train wrote")
     parser.add_argument(
-        "--out", type=Path, default=Path("compare.png"), metavar="PATH", help="the picture (default: compare.png)"
+        "--out",
+        type=path_argument,
+        default=Path("compare.png"),
+        metavar="PATH",
+        help="the picture (default: compare.png)",
     )
     args = parser.parse_args(argv)
     if len({run.resolve() for run in args.runs}) < len(args.runs):

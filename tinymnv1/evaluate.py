@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinymnv1 import plots
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.data import DATASETS, load_dataset
 from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             " loss, accuracy and the accuracy of each class, and draws the confusion matrix."
         ),
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
+    parser.add_argument(
+        "run", type=path_argument, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors"
+    )
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         " (default: best)",
     )
     parser.add_argument("--data", choices=DATASETS, default=None, help="another data set (default: the run's own)")
-    parser.add_argument("--data-dir", type=Path, default=None, help="where the data lies now (default: the run's own)")
+    parser.add_argument(
+        "--data-dir", type=path_argument, default=None, help="where the data lies now (default: the run's own)"
+    )
     parser.add_argument(
         "--split",
         choices=("validation", "test"),
@@ -49,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also say what the mean of the logits of each image and of its mirror image gives",
     )
     parser.add_argument("--batch-size", type=int, default=128, help="images at a time (default: 128)")
-    parser.add_argument("--picture", type=Path, default=None, help="file for the matrix (default: RUN/evaluation.png)")
+    parser.add_argument(
+        "--picture", type=path_argument, default=None, help="file for the matrix (default: RUN/evaluation.png)"
+    )
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {args.batch_size}")
@@ -97,8 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"with flip averaging: loss {flipped.loss:.4f}, accuracy {100 * flipped.accuracy:.2f} %")
     width = max(map(len, dataset.classes))
     for k, name in enumerate(dataset.classes):
-        if of_class := matrix[k].sum():
-            print(f"  {name:<{width}}  {100 * matrix[k, k] / of_class:6.2f} %  of {of_class:,}")
+        of_class = matrix[k].sum()
+        share = f"{100 * matrix[k, k] / of_class:6.2f} %  of {of_class:,}" if of_class else "no image"
+        print(f"  {name:<{width}}  {share}")
     title = f"{trained.path.resolve().parent.name}: {dataset.held_out} accuracy {100 * result.accuracy:.2f} %"
     plots.save_figure(plots.confusion(matrix, dataset.classes, title), picture)
     print(f"confusion matrix: {picture}")

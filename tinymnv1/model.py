@@ -88,7 +88,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "stem_stride"):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
             object.__setattr__(self, name, int(value))  # plain, also where it came out of an array
         numbers = "width", "bn_eps", "bn_momentum", "dropout"

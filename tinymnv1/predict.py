@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from tinymnv1 import plots
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.data import read_image
 from tinymnv1.engine import inference_engine
 from tinymnv1.errors import ConfigError
@@ -27,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             " shorter side has the model's resolution, and the middle is kept."
         ),
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any format that Pillow reads")
+    parser.add_argument(
+        "run", type=path_argument, metavar="RUN", help="a folder that tinymnv1.train wrote, or a .safetensors"
+    )
+    parser.add_argument("images", type=path_argument, nargs="+", metavar="IMAGE", help="any format that Pillow reads")
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of a folder, the last epoch's or the best one's, chosen on the images that the run was evaluated on"
         " (default: best)",
     )
-    parser.add_argument("--picture", type=Path, default=None, help="file to draw into (default: RUN/predict.png)")
+    parser.add_argument(
+        "--picture", type=path_argument, default=None, help="file to draw into (default: RUN/predict.png)"
+    )
     args = parser.parse_args(argv)
     trained = load_trained(args.run, args.checkpoint)
     picture = args.picture or trained.path.parent / "predict.png"

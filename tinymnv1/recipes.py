@@ -236,7 +236,8 @@ def make_config(recipe: str, **overrides: Any) -> TrainConfig:
         raise ConfigError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     config = TrainConfig(**(RECIPES[recipe][1] | overrides))
     if config.optimizer != "sgd" and (given := sorted(overrides.keys() & {"momentum", "nesterov"})):
-        raise ConfigError(f"--{given[0]} is a setting of SGD, not of {config.optimizer}; add --optimizer sgd")
+        flag = f"--{'no-' if overrides[given[0]] is False else ''}{given[0]}"
+        raise ConfigError(f"{flag} is a setting of SGD, not of {config.optimizer}; add --optimizer sgd")
     return config
 
 

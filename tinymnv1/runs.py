@@ -59,7 +59,9 @@ def load_trained(run: Path, which: str | None = None) -> TrainedModel:
         path = run / PREVIOUS  # the run was killed between the two moves of its last write
     if not path.exists():
         if has_run(run):
-            raise CheckpointError(f"{path}: not there yet, as the run was not evaluated so far; use --checkpoint last")
+            raise CheckpointError(
+                f"{path}: not there: the run was not evaluated so far, or it was deleted; use --checkpoint last"
+            )
         raise CheckpointError(f"{path}: no such checkpoint; give a folder that tinymnv1.train wrote, such as runs/NAME")
     arrays, meta = load_checkpoint(path)
     config = saved_config(meta, path)

@@ -156,8 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-classes", type=int, default=1000, help="outputs of the classifier")
     parser.add_argument("--stem-stride", type=int, default=2, help="2 for ImageNet, 1 for the CIFAR form")
     args = parser.parse_args(argv)
-    if args.resolution < 1:
-        raise ConfigError(f"--resolution must be at least 1 pixel, got {args.resolution}")
+    for name in ("resolution", "num_classes", "stem_stride"):
+        if (value := getattr(args, name)) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     config = ModelConfig(num_classes=args.num_classes, width=args.width, stem_stride=args.stem_stride)
     print(table(config, args.resolution))
     return 0

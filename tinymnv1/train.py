@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.data import Dataset, load_dataset
 from tinymnv1.errors import ConfigError
 from tinymnv1.lr_finder import STEPS, WARM_UP, sweep
@@ -139,8 +139,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     run = parser.add_argument_group("run")
     run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
-    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/DATA-NUMBER)")
-    run.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run with its own settings")
+    run.add_argument("--out", type=path_argument, metavar="DIR", help="folder of the run (default: runs/DATA-NUMBER)")
+    run.add_argument(
+        "--resume", type=path_argument, metavar="RUN", help="continue an interrupted run with its own settings"
+    )
     run.add_argument(
         "--checkpoint-minutes",
         type=float,
@@ -292,7 +294,13 @@ def _announce(trainer: Trainer) -> None:
         )
         if trainer.position.epoch == config.epochs:
             print("this run is complete already; its pictures are drawn again")
-        elif trainer.total_steps < ENOUGH_STEPS:
+            return
+        if untested := dataset.untested():
+            names = ", ".join(untested[:5]) + ", ..." * (len(untested) > 5)
+            print(f"note: the accuracy says nothing about classes without a {dataset.held_out} image: {names}")
+        if config.early_resolution and config.epochs == 1:
+            print("note: --early-resolution is for the first half of the epochs: one epoch has none")
+        if trainer.total_steps < ENOUGH_STEPS:
             print(
                 f"note: {trainer.total_steps} steps in all are few: batch norm's running statistics need about"
                 f" {ENOUGH_STEPS}. Use {'a smaller --batch-size or ' * (config.batch_size > 1)}more --epochs"
@@ -333,7 +341,6 @@ def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
     picture, suggestion = folder / "find-lr.png", found.suggestion
     title = f"{config.optimizer}, batch {config.batch_size}, width {config.width:g} on {dataset.name}"
     figure = plots.learning_rates(found.rates, found.losses, found.smoothed, found.guess, suggestion, title)
-    plots.save_figure(figure, picture)
     end = "where the network had become worse than a guess" if found.diverged else "and the loss held out to the end"
     if found.rates:
         print(f"{len(found.rates)} steps with learning rates from {found.rates[0]:.2g} to {found.rates[-1]:.2g}, {end}")
@@ -345,6 +352,7 @@ def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:
             f" {found.tolerance:.2g} of its smallest value (running means). Above it the loss climbs. It is for the"
             " peak of a schedule that comes down again; with --schedule constant begin with a third of it"
         )
+    plots.save_figure(figure, picture)
     print(f"loss against learning rate: {picture}")
 
 
@@ -367,10 +375,12 @@ def _fit(trainer: Trainer) -> Evaluation:
 
 
 def _conclude(trainer: Trainer, result: Evaluation) -> None:
-    """The three pictures of a finished run, and how good it is."""
+    """How good a finished run is, and its three pictures; the number first, in case they cannot be written."""
     from tinymnv1 import plots  # here: see _find_lr
 
     data, folder, percent = trainer.dataset, trainer.folder, 100 * result.accuracy
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it: draw all the same
+        print(f"Accuracy of the model on the {data.held_out} images: {percent:.2f}%", flush=True)
     title = f"MobileNetV1 {trainer.config.width:g} on {data.name}: {data.held_out} accuracy {percent:.2f} %"
     predicted = result.probabilities.argmax(axis=1)
     matrix = plots.confusion_matrix(data.test_labels, predicted, len(data.classes))
@@ -381,7 +391,6 @@ def _conclude(trainer: Trainer, result: Evaluation) -> None:
         folder / "predictions.png",
     )
     best = plots.best_row(trainer.history)
-    print(f"Accuracy of the model on the {data.held_out} images: {percent:.2f}%")
     print(f"best epoch {best['epoch']} with {100 * best['test_accuracy']:.2f} %; pictures and checkpoints in {folder}")
 
 

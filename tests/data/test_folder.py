@@ -36,6 +36,12 @@ def test_every_fifth_image_is_a_test_image(pets):
     assert (data.train_images[data.train_labels == 1] == [0, 0, 255]).all()
 
 
+def test_classes_without_a_test_image_are_known(pets):
+    assert load_folder(pets, 8).untested() == ()
+    paint(pets / "ant" / "0.png", "green")  # four images, and the fifth would be the test image
+    assert load_folder(pets, 8).untested() == ("ant",)
+
+
 def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
     for part, count in (("train", 3), ("test", 2)):
         for name in ("a", "b"):
@@ -89,7 +95,7 @@ def test_sixteen_bits_become_eight(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / name, 4), np.repeat((ramp >> 8)[..., None], 3, axis=2))
     for name, pixels in (("f.tif", ramp / np.float32(0xFFFF)), ("i.tif", ramp.astype(np.int32) << 8)):
         Image.fromarray(pixels).save(tmp_path / name)
-        with pytest.raises(DataError, match=f"{name}: has pixels of 32 bits"):
+        with pytest.raises(DataError, match=f"{name}: has signed pixels, or of 32 bits"):
             read_image(tmp_path / name, 4)
 
 
@@ -123,11 +129,23 @@ def test_what_is_wrong_is_said(tmp_path, pets):
     with pytest.raises(DataError, match="test: holds no images"):
         load_folder(tmp_path / "parts", 8)
     (tmp_path / "parts" / "test").rename(tmp_path / "parts" / "val")
-    with pytest.raises(DataError, match=r"class 'train' has no training images; .* must be called test"):
+    (tmp_path / "parts" / "train" / ".DS_Store").touch()
+    with pytest.raises(DataError, match=r"train: holds no images itself; .* in a folder called test"):
         load_folder(tmp_path / "parts", 8)
     (pets / "dog" / "notes.txt").write_text("not an image")
     with pytest.raises(DataError, match=r"notes.txt: is not an image"):
         load_folder(pets, 8)
+    (pets / "dog" / "notes.txt").unlink()
+    (pets / "dog" / "more").mkdir()
+    with pytest.raises(DataError, match=r"more: is a folder, not an image; move its images out"):
+        load_folder(pets, 8)
+    (pets / "dog" / "more").rmdir()
+    (pets / "dog" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"link.png: no such file"):
+        load_folder(pets, 8)
+    (pets / "dog" / "link.png").unlink()
+    (pets / "dog" / ".hidden").mkdir()
+    load_folder(pets, 8)
     if sys.platform == "linux":  # elsewhere a file system may not have such a name
         paint(pets / os.fsdecode(b"caf\xe9") / "1.png", "red")
         with pytest.raises(DataError, match="cannot be printed; rename the folder"):

@@ -104,6 +104,13 @@ def test_a_stub_for_one_lesson(tmp_path, capsys):
     assert "conv2d" not in text
 
 
+def test_a_stub_with_a_space_in_its_name_says_what_can_be_typed(tmp_path, capsys):
+    path = tmp_path / "my ops.py"
+    assert main(["--stub", str(path)]) == 0
+    assert f"python -m tinymnv1.gradcheck '{path}'" in capsys.readouterr().out
+    assert "python -m tinymnv1.gradcheck 'my ops.py'\n" in path.read_text(encoding="utf-8")
+
+
 def test_the_stub_is_clean_python():
     compile(stub("my_ops.py"), "my_ops.py", "exec")
     assert max(map(len, stub("my_ops.py").splitlines())) <= 120
@@ -127,7 +134,9 @@ def test_the_stub_is_clean_python():
         (["good.py", "--plot", "p.png"], "takes no file to grade"),
         (["--plot", "no/such/folder/p.png"], "could not be written"),
         (["--stub", "no/such/folder/my_ops.py"], "cannot be written"),
+        (["--stub", "ops.txt"], "its name must end in .py"),
         (["--stub", "a.py", "--ones"], "not allowed with"),
+        (["--ones", "--only", "relu6"], "--only relu6: no broken op that --ones compares"),
         (["--plot", "--only", "relu"], "--only has nothing to choose from"),
         (["--mutants", "absent.py"], "there is no such file"),
         (["--mutants", "picture.png"], "its name must end in .py"),

@@ -38,6 +38,11 @@ class Dataset:
             if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(self.classes):
                 raise DataError(f"{self.name}: {part} labels do not fit the images and the {len(self.classes)} classes")
 
+    def untested(self) -> tuple[str, ...]:
+        """The classes without a test image, of which an accuracy says nothing."""
+        tested = set(self.test_labels.tolist())
+        return tuple(name for k, name in enumerate(self.classes) if k not in tested)
+
     def fingerprint(self) -> dict[str, str]:
         """Size and hash of each part: a run that is resumed must find the data it began with, or say what differs."""
         parts = {"classes": f"{len(self.classes)}, {_hash(chr(10).join(self.classes).encode())}"}

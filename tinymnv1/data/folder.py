@@ -40,7 +40,7 @@ def read_image(path: Path, resolution: int) -> Array:
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: is not an image that Pillow can read; move it away") from error
     except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder, not an image") from error
+        raise DataError(f"{path}: is a folder, not an image; move its images out, or the folder away") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -58,17 +58,26 @@ def _eight_bits(image: Image.Image, kind: str | None, path: Path) -> Image.Image
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise DataError(f"{path}: has pixels of 32 bits, whose black and white are not known; save it with 8 bits")
+        raise DataError(
+            f"{path}: has signed pixels, or of 32 bits, whose black and white are not known; save it with 8 bits"
+        )
     return image
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its files, both sorted; hidden files and folders are left out."""
+    """Class name -> what its folder holds, both sorted; what is hidden is left out.
+
+    A folder in it, or a link to nothing, is not left out: `read_image` says that it is there.
+    """
     return {
-        entry.name: sorted(f for f in entry.iterdir() if f.is_file() and not f.name.startswith("."))
+        entry.name: sorted(f for f in entry.iterdir() if not f.name.startswith("."))
         for entry in sorted(folder.iterdir())
         if entry.is_dir() and not entry.name.startswith(".")
     }
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def load_folder(folder: Path, resolution: int) -> Dataset:
@@ -85,6 +94,11 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
             raise DataError(f"{folder / 'test'}: holds no images; put some in, or leave that folder and train/ out")
         if extra := sorted(test.keys() - train.keys()):
             raise DataError(f"{folder / 'test' / extra[0]}: a class without training images in {folder / 'train'}")
+    elif (folder / "train").is_dir() and not _holds_files(folder / "train"):
+        raise DataError(
+            f"{folder / 'train'}: holds no images itself; if it holds the classes, the test images must lie beside it"
+            " in a folder called test"
+        )
     else:
         found = _class_folders(folder)
         test = {name: files[TEST_SHARE - 1 :: TEST_SHARE] for name, files in found.items()}
@@ -92,15 +106,13 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
             name: [f for i, f in enumerate(files) if i % TEST_SHARE != TEST_SHARE - 1] for name, files in found.items()
         }
     classes = tuple(train)
-    alone = train.get("train") == []  # it holds no images itself, so it is not a class
-    hint = "; beside a folder train, that of the test images must be called test" if alone else ""
     if len(classes) < 2:
-        raise DataError(f"{folder}: needs at least two sub-folders of images, one a class; found {len(classes)}{hint}")
+        raise DataError(f"{folder}: needs at least two sub-folders of images, one a class; found {len(classes)}")
     for name, files in train.items():
         if not name.isprintable():  # bytes that are not UTF-8 come as unpaired surrogates
             raise DataError(f"{folder}: {name!r} has characters that cannot be printed; rename the folder")
         if not files:
-            raise DataError(f"{folder}: class {name!r} has no training images{hint}")
+            raise DataError(f"{folder}: class {name!r} has no training images")
     if not any(test.values()):
         raise DataError(f"{folder}: too few images to set one in {TEST_SHARE} aside for testing; add some")
     parts = []

@@ -1,6 +1,7 @@
 """The command line: `python -m tinymnv1.gradcheck`. See README.md beside this file."""
 
 import contextlib
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinymnv1.cli import CommandParser, run_command
+from tinymnv1.cli import CommandParser, path_argument, run_command
 from tinymnv1.errors import ConfigError
 from tinymnv1.files import write_atomically
 from tinymnv1.gradcheck import grade, lab, ones, own, report
@@ -28,20 +29,29 @@ def parser() -> CommandParser:
             " that it defines. Exit status: 0 if all passed, 1 if something failed, 2 for a mistake in the call."
         ),
     )
-    p.add_argument("file", type=Path, nargs="?", metavar="my_ops.py", help="a file with ops of your own")
+    p.add_argument("file", type=path_argument, nargs="?", metavar="my_ops.py", help="a file with ops of your own")
     p.add_argument("--only", metavar="NAMES", help="ops, functions or lessons, such as depthwise,batchnorm")
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write the result as Gradescope's results.json")
+    p.add_argument(
+        "--json", type=path_argument, metavar="FILE", help="also write the result as Gradescope's results.json"
+    )
     p.add_argument("--seed", type=int, default=None, help="of the random inputs (default: 0)")
     p.add_argument("--timeout", type=float, metavar="S", help="seconds for one op (default: 10) or one mutant (30)")
     other = p.add_argument_group("instead of grading").add_mutually_exclusive_group()
     other.add_argument(
-        "--stub", type=Path, nargs="?", const=Path("my_ops.py"), metavar="FILE", help="write a file to start from"
+        "--stub",
+        type=path_argument,
+        nargs="?",
+        const=Path("my_ops.py"),
+        metavar="FILE",
+        help="write a file to start from",
     )
-    other.add_argument("--mutants", type=Path, metavar="my_checks.py", help="try your own checks on broken ops")
+    other.add_argument(
+        "--mutants", type=path_argument, metavar="my_checks.py", help="try your own checks on broken ops"
+    )
     other.add_argument("--ones", action="store_true", help="show what an upstream gradient of ones lets pass")
     other.add_argument(
         "--plot",
-        type=Path,
+        type=path_argument,
         nargs="?",
         const=Path("gradcheck.png"),
         metavar="FILE",
@@ -74,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         return draw(args.plot, args.seed)
     if args.ones:
-        print(ones.text(ones.compare(select(args.only), args.seed)))
+        rows = ones.compare(select(args.only), args.seed)
+        if not rows:
+            raise ConfigError(
+                f"--only {args.only}: no broken op that --ones compares is one of these; leave --only out"
+            )
+        print(ones.text(rows))
         return 0
     if args.mutants:
         return mutation_lab(args)
@@ -83,10 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_stub(path: Path, specs: Sequence[OpSpec]) -> int:
     """--stub: write the starting file, over nothing."""
+    _require_python(path)
     if path.exists():
         raise ConfigError(f"{path} exists already and is left as it is; name another file: --stub FILE")
     _write(path, stub(path.name, specs).encode())
-    print(f"{path}: fill in the functions, then run  python -m tinymnv1.gradcheck {path}")
+    print(f"{path}: fill in the functions, then run  python -m tinymnv1.gradcheck {shlex.quote(str(path))}")
     return 0
 
 

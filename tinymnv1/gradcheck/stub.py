@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import textwrap
 from collections.abc import Sequence
 
@@ -46,7 +47,7 @@ def signature(name: str) -> str:
 
 def stub(filename: str, specs: Sequence[OpSpec] = SPECS) -> str:
     """The text of the starting file. filename: what it will be called, for the command at its top.  specs: its ops."""
-    parts = [HEADER.format(name=filename).rstrip()]
+    parts = [HEADER.format(name=shlex.quote(filename)).rstrip()]
     for lesson in LESSONS:
         own = [spec for spec in specs if spec.lesson == lesson]
         if own:

@@ -5,8 +5,9 @@ thousands in the first layers: adding them one by one in float32 would lose digi
 `BLOCK` in float32, and the blocks in float64. What a block's sum still rounds off, up to 1e-6 of a mean, is much beside
 the spread of a channel that is nearly constant: the deviations from this first mean are summed, too, and correct it.
 
-Where xhat is needed, x - mean is taken first. To fold the mean into the shift, scale * x + (beta - scale * mean), spares
-a subtraction, but where the mean is large beside the spread it subtracts two large numbers after they were rounded.
+Where xhat is needed, x - mean is taken first. To fold the mean into the shift, scale * x + (beta - scale * mean),
+spares a subtraction; but where the mean is large beside the spread it subtracts two large numbers after both were
+rounded.
 """
 
 import numpy as np
