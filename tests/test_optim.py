@@ -139,6 +139,20 @@ def test_two_parameters_of_one_name_are_refused():
         SGD([("p", Parameter(np.ones(3))), ("p", Parameter(np.ones(3)))], lr=1.0)
 
 
+def test_an_optimizer_made_before_packing_is_refused():
+    """It would go on changing the parameters' old places."""
+    parameters = [("a", Parameter(np.ones(3))), ("b", Parameter(np.ones(5)))]
+    early = SGD(parameters, 0.1)
+    pack(p for _, p in parameters)
+    with pytest.raises(ConfigError, match="a was packed anew after this optimizer was made: make another"):
+        early.step()
+    assert early.steps == 0
+    for _, p in parameters:
+        p.grad = np.ones(p.shape)
+    SGD(parameters, 0.1).step()
+    np.testing.assert_allclose(parameters[1][1].data, 0.9)
+
+
 def test_clipping_scales_all_gradients_by_one_factor():
     made = parameters()
     before = {name: p.grad.copy() for name, p in made.items()}

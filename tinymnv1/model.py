@@ -326,7 +326,10 @@ class MobileNetV1:
         return self.net.named_parameters()
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and running statistics, by name."""
+        """Copies of all parameters and running statistics, by name.
+
+        To copy a model, build another from `config_dict` and give it these: a model cannot be pickled or deep-copied.
+        """
         state = {name: p.data.copy() for name, p in self.parameters()}
         state.update((name, buffer.copy()) for name, buffer in self.net.named_buffers())
         return state

@@ -56,7 +56,14 @@ class Optimizer:
                 self.state[slot] |= {name: run.part(array, p) for name, p in run.parameters.items()}
 
     def step(self) -> None:
-        """Change every parameter once, from its grad, at the current `lr`."""
+        """Change every parameter once, from its grad, at the current `lr`.
+
+        Raises ConfigError if a parameter was moved to another buffer (`parameters.pack`) after this optimizer was made:
+        the step would change numbers that nobody uses any more.
+        """
+        for run in self.runs:
+            if moved := [name for name, p in run.parameters.items() if p.buffer is not run.buffer]:
+                raise ConfigError(f"{moved[0]} was packed anew after this optimizer was made: make another optimizer")
         self.steps += 1
         pulled = [p for p in self.parameters.values() if p.identity and self.weight_decay]
         for p in pulled:
