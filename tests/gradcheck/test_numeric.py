@@ -176,6 +176,20 @@ def test_check_directional_sees_a_whole_network():
     assert check_directional(loss, list(parameters.values()), list(gradients.values())).passed
 
 
+def test_check_directional_knows_what_rounding_hides():
+    """A gradient of 1e-4 in a loss of a million: the loss itself is rounded to 1e-10, its slope to 0.004."""
+    x = np.random.default_rng(3).normal(size=50)
+    large = 1e6
+
+    def loss():
+        return large + 1e-4 * np.sin(x).sum()
+
+    assert check_directional(loss, [x], [1e-4 * np.cos(x)]).passed
+    large = 0.0
+    assert check_directional(loss, [x], [1e-4 * np.cos(x)]).passed
+    assert not check_directional(loss, [x], [1.001e-4 * np.cos(x)]).passed
+
+
 def test_check_directional_puts_the_parameters_back_to_the_bit():
     loss, parameters, gradients = two_layers()
     before = {name: array.copy() for name, array in parameters.items()}

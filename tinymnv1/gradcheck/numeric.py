@@ -246,7 +246,8 @@ def check_directional(
 
     Derivation. Along v the slope of L is <gradient, v>; with v normal in every element it sees all parameters at once,
     and an error in any of them changes it. The error is measured against |gradient|, the slope's standard deviation,
-    since a direction may happen to be nearly level.
+    since a direction may happen to be nearly level; or, if the loss is so large that its rounding hides the slope,
+    against that (see `relative_error`).
     """
     arrays = dict(parameters) if isinstance(parameters, Mapping) else {str(k): p for k, p in enumerate(parameters)}
     grads = dict(gradients) if isinstance(gradients, Mapping) else {str(k): g for k, g in enumerate(gradients)}
@@ -282,7 +283,8 @@ def check_directional(
                 values.append(float(loss()))
             numeric = (values[0] - values[1]) / (2 * step)
             analytic = sum(float((grads[name] * v[name]).sum()) for name in arrays)
-            scale = max(abs(numeric), abs(analytic), typical, float(np.finfo(np.float64).tiny))
+            noise = 4 * float(np.finfo(np.float64).eps) * max(map(abs, values)) / step
+            scale = max(abs(numeric), abs(analytic), typical, noise / tolerance, float(np.finfo(np.float64).tiny))
             error = abs(numeric - analytic) / scale
             error = error if math.isfinite(error) else math.inf
             checks.append(ArgumentCheck(f"direction {k}", error, (), tolerance, analytic, np.array(numeric)))
