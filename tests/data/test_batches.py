@@ -266,6 +266,8 @@ def test_a_limited_set_is_a_fixed_random_choice():
     chosen = limited.train_images[:, 0, 0, 0]
     np.testing.assert_array_equal(chosen % 2, limited.train_labels)
     assert data.limited(1000, 0).fingerprint() == data.fingerprint()
+    with pytest.raises(ConfigError, match="count must be at least 1, got -1"):
+        data.limited(-1, 0)
 
 
 def test_validation_images_are_training_images_held_out():

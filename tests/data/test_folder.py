@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tinymnv1.data import load_folder, read_image
-from tinymnv1.errors import DataError
+from tinymnv1.errors import ConfigError, DataError
 
 
 def paint(path, colour, size=(20, 30), **options):
@@ -112,6 +112,8 @@ def test_a_photo_is_turned_whatever_else_its_exif_says(tmp_path):
 
 
 def test_what_is_wrong_is_said(tmp_path, pets):
+    with pytest.raises(ConfigError, match="resolution must be at least 1 pixel, got -3"):
+        load_folder(pets, -3)
     with pytest.raises(DataError, match="no such folder"):
         load_folder(tmp_path / "nowhere", 8)
     one = tmp_path / "one"

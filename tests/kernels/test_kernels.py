@@ -231,6 +231,12 @@ def test_relu6_at_the_kinks():
     np.testing.assert_array_equal(kernels.relu6_backward(dy, cache), ops.relu6_backward(dy, cache_op))
 
 
+def test_relu6_of_a_single_number_is_one():
+    y, cache = kernels.relu6_forward(np.array(7, np.float32))
+    assert (y.shape, float(y)) == ((), 6.0)
+    assert kernels.relu6_backward(np.array(2, np.float32), cache).shape == ()
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("dropout", "linear")])
 def test_a_nan_stays_a_nan(name):
     """A run that diverges must be seen to diverge: fast-math must not turn NaN into a number."""

@@ -24,7 +24,9 @@ def zeros(*shape):
         ("depthwise_forward", (X, zeros(3, 3, 3, 1))),
         ("depthwise_forward", (X[:0], zeros(3, 3, 3))),
         ("depthwise_forward", (X.astype(np.uint8), zeros(3, 3, 3))),
+        ("conv2d_forward", (X, zeros(3, 3, 3, 0))),
         ("pointwise_forward", (X, zeros(4, 8))),
+        ("pointwise_forward", (X, zeros(3, 0))),
         ("batchnorm_forward", (X, zeros(1), zeros(1))),  # would broadcast silently
         ("batchnorm_inference", (X, zeros(4), zeros(4), zeros(4), zeros(4))),
         ("batchnorm_inference", (X, zeros(3), zeros(3), zeros(1), zeros(3))),  # would broadcast silently
@@ -34,6 +36,7 @@ def zeros(*shape):
         ("global_avgpool_forward", (X[0],)),
         ("linear_forward", (zeros(2, 3), zeros(3, 4), zeros(1))),
         ("linear_forward", (zeros(0, 3), zeros(3, 4), zeros(4))),
+        ("linear_forward", (zeros(2, 3), zeros(3, 0), zeros(0))),
         ("avgpool_forward", (X.astype(np.float16), 2)),
         ("dropout_forward", (X, 1.0, np.random.default_rng(0))),
         ("dropout_forward", (X.astype(np.float16), 0.5, np.random.default_rng(0))),

@@ -82,7 +82,12 @@ class Dataset:
         )
 
     def limited(self, count: int, seed: int) -> "Dataset":
-        """At most `count` training and `count` test images, a random choice that depends on the seed alone."""
+        """At most `count` training and `count` test images, a random choice that depends on the seed alone.
+
+        Raises ConfigError if count is below 1.
+        """
+        if count < 1:
+            raise ConfigError(f"count must be at least 1, got {count}")
         train, test = (
             np.sort(np.random.default_rng([seed, part]).permutation(len(labels))[:count])
             for part, labels in enumerate((self.train_labels, self.test_labels))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tinymnv1.data.dataset import Dataset, channel_statistics
-from tinymnv1.errors import DataError
+from tinymnv1.errors import ConfigError, DataError
 from tinymnv1.ops.window import Array
 
 TEST_SHARE = 5
@@ -84,8 +84,11 @@ def load_folder(folder: Path, resolution: int) -> Dataset:
     """Read a folder of images into memory, scaled to `resolution` pixels square.
 
     With `train/` and `test/` inside, those are the two parts; otherwise every fifth image of each class, by name, is a
-    test image. Raises DataError if there are fewer than two classes, an image cannot be decoded, or a part is empty.
+    test image. Raises ConfigError if the resolution is below 1; DataError if there are fewer than two classes, if one
+    holds what is not an image or cannot be decoded, or if a part is empty.
     """
+    if resolution < 1:
+        raise ConfigError(f"resolution must be at least 1 pixel, got {resolution}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; --data-dir must hold one sub-folder of images for each class")
     if (folder / "train").is_dir() and (folder / "test").is_dir():

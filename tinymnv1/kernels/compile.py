@@ -135,4 +135,4 @@ def as_float32(array: Array, name: str) -> Array:
     """The array itself, or a C-contiguous copy of it. Raises ConfigError unless it is float32."""
     if array.dtype != np.float32:
         raise ConfigError(f'{name} must be float32 for the Numba kernels, got {array.dtype}; use backend="numpy"')
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray would give a single number an axis

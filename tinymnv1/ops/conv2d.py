@@ -15,10 +15,12 @@ Cache = tuple[Array, Array, int, str]
 
 
 def check_conv2d(x: Array, w: Array) -> None:
-    """Raise ConfigError unless x is (N, H, W, Cin) and w is (KH, KW, Cin, Cout)."""
+    """Raise ConfigError unless x is (N, H, W, Cin) and w is (KH, KW, Cin, Cout), and not empty."""
     require_images(x, "conv2d")
-    if w.ndim != 4 or w.shape[2] != x.shape[3]:
-        raise ConfigError(f"conv2d: w must be (KH, KW, {x.shape[3]}, Cout) for x {x.shape}, got {w.shape}")
+    if w.ndim != 4 or w.shape[2] != x.shape[3] or w.size == 0:
+        raise ConfigError(
+            f"conv2d: w must be (KH, KW, {x.shape[3]}, Cout) and not empty for x {x.shape}, got {w.shape}"
+        )
 
 
 def conv2d_forward(x: Array, w: Array, stride: int = 1, padding: str = "symmetric") -> tuple[Array, Cache]:

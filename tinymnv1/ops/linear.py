@@ -7,9 +7,9 @@ Cache = tuple[Array, Array]
 
 
 def check_linear(x: Array, w: Array, b: Array) -> None:
-    """Raise ConfigError unless x is (N, Cin) and not empty, w is (Cin, Cout) and b is (Cout,)."""
-    if x.size == 0:
-        raise ConfigError(f"linear: x must not be empty, got {x.shape}")
+    """Raise ConfigError unless x is (N, Cin), w is (Cin, Cout) and b is (Cout,), and none of them empty."""
+    if x.size == 0 or w.size == 0:
+        raise ConfigError(f"linear: x and w must not be empty, got {x.shape} and {w.shape}")
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[0] or b.shape != w.shape[1:]:
         raise ConfigError(f"linear: x (N, Cin), w (Cin, Cout), b (Cout,) do not fit: {x.shape}, {w.shape}, {b.shape}")
 

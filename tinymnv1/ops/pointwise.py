@@ -13,10 +13,10 @@ Cache = tuple[Array, Array]
 
 
 def check_pointwise(x: Array, w: Array) -> None:
-    """Raise ConfigError unless x is (N, H, W, Cin) and w is (Cin, Cout)."""
+    """Raise ConfigError unless x is (N, H, W, Cin) and w is (Cin, Cout), and not empty."""
     require_images(x, "pointwise")
-    if w.ndim != 2 or w.shape[0] != x.shape[3]:
-        raise ConfigError(f"pointwise: w must be ({x.shape[3]}, Cout) for x {x.shape}, got {w.shape}")
+    if w.ndim != 2 or w.shape[0] != x.shape[3] or w.size == 0:
+        raise ConfigError(f"pointwise: w must be ({x.shape[3]}, Cout) and not empty for x {x.shape}, got {w.shape}")
 
 
 def pointwise_forward(x: Array, w: Array) -> tuple[Array, Cache]:
