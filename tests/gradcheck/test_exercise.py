@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinymnv1 import ops
+from tinymnv1 import kernels, ops
 from tinymnv1.errors import ConfigError
 from tinymnv1.gradcheck.exercise import check_function, check_gradients, check_op, check_that, check_value, recording
 from tinymnv1.gradcheck.findings import FAILED, NOT_ATTEMPTED, PASSED
@@ -82,6 +82,11 @@ def test_right_and_wrong_values_and_results(true, right, wrong):
     assert told(check_function, returns(None), [((), true)]).status == FAILED
 
 
+def test_of_several_results_the_wrong_one_is_named():
+    verdict = told(check_function, lambda: (1, 2 * X), [((), (1, X))])
+    assert "result 2 of 2:\n    6 of 6 elements are wrong, the worst at [1, 2]:" in verdict.text
+
+
 def test_a_tolerance_is_the_largest_error_that_passes():
     assert told(check_value, "n", 0.75, 1.0, tolerance=0.25).status == PASSED
     assert told(check_value, "n", 0.7499, 1.0, tolerance=0.25).status == FAILED
@@ -105,6 +110,9 @@ def test_a_function_is_held_to_every_case_and_the_wrong_one_is_shown():
     wrong = told(check_function, lambda n: 2 * n, cases)
     assert wrong.text == "<lambda>: not right yet\n    <lambda>(3)\n    yours = 6\n    true  = 9"
     assert told(check_function, stub, cases).text == "stub: not attempted yet"
+    assert told(check_function, 3, cases).text.endswith("is 3 by now: run the cell that defines it again")
+    applied = told(check_function, lambda f, n: 2 * f(n), [((np.square, 3), 9)])
+    assert "<lambda>(square, 3)" in applied.text
     missing = told(check_function, returns(None), cases)
     assert (missing.status, "is the return missing?" in missing.text) == (FAILED, True)
 
@@ -172,6 +180,29 @@ def test_a_known_op_gets_the_graders_cases_and_hints(functions, statuses, words)
         check_op(*functions)
     assert [v.status for v in verdicts] == statuses
     assert words in verdicts[-1].text
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [(ops.relu6_forward,), (kernels.relu6_forward,), (relu6_forward, ops.relu6_backward)],
+    ids=["ops", "kernels", "backward"],
+)
+def test_the_librarys_own_function_is_no_answer(functions):
+    verdict = told(check_op, *functions)
+    assert verdict.status == FAILED
+    assert "this is tinymnv1's own function" in verdict.text
+
+
+def test_a_forward_of_the_librarys_may_be_given():
+    with recording() as verdicts:
+        check_op(ops.relu6_forward, relu6_backward)
+    assert [v.status for v in verdicts] == [PASSED, PASSED]
+
+
+def test_where_an_op_raised_is_told():
+    namespace = {"__name__": "__main__"}
+    exec(compile("def relu6_forward(x):\n    y = x\n    return y + x[:, :1][:0], x\n", "cell", "exec"), namespace)
+    assert "line 3: raised ValueError: " in told(check_op, namespace["relu6_forward"]).text
 
 
 def test_an_op_that_is_a_stub_or_unknown():

@@ -168,6 +168,14 @@ def two_layers():
     return loss, parameters, gradients
 
 
+def test_a_check_can_be_asserted():
+    x = np.random.default_rng(0).normal(size=(2, 3))
+    right = check_gradient(lambda a: (a * a, a), lambda dy, a: 2 * a * dy, {"x": x})
+    wrong = check_gradient(lambda a: (a * a, a), lambda dy, a: a * dy, {"x": x})
+    assert right
+    assert not wrong
+
+
 def test_check_directional_sees_a_whole_network():
     loss, parameters, gradients = two_layers()
     assert check_directional(loss, parameters, gradients).passed

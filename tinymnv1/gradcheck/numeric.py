@@ -153,7 +153,10 @@ class ArgumentCheck:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What `check_gradient` and `check_directional` found: one `ArgumentCheck` an argument or direction. Print it."""
+    """What `check_gradient` and `check_directional` found: one `ArgumentCheck` an argument or direction. Print it.
+
+    It is true if it passed, so that it can be asserted.
+    """
 
     arguments: tuple[ArgumentCheck, ...]
 
@@ -161,6 +164,9 @@ class GradientCheck:
     def passed(self) -> bool:
         """Whether there was a gradient to check, and every one is right."""
         return bool(self.arguments) and all(check.passed for check in self.arguments)
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     @property
     def error(self) -> float:
