@@ -118,6 +118,19 @@ def silu_backward(dy, cache):
     x, s = cache
     return dy * (s - x * s * (1 - s))
 """,
+        """
+import numpy as np
+
+
+def silu_forward(x):
+    s = 1 / (1 + np.exp(-x))
+    return x + s, (x, s)
+
+
+def silu_backward(dy, cache):
+    x, s = cache
+    return dy * (1 + s * (1 - s))
+""",
     ],
     "lab": [
         """

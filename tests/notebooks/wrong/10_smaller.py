@@ -156,6 +156,18 @@ def quantise(w, bits=8):
 def dequantise(q, scale):
     return q * scale
 """,
+        """
+import numpy as np
+
+
+def quantise(w, bits=8):
+    scale = abs(w).max(axis=tuple(range(w.ndim - 1))) / (2 ** (bits - 1) - 1)
+    return np.rint(w / scale).astype(np.int8), scale
+
+
+def dequantise(q, scale):
+    return q * scale
+""",
     ],
     "widest": [
         """
@@ -196,6 +208,34 @@ def widest(kib, million, resolution):
         rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
         weights = sum(r.parameters - r.statistics for r in rows) - 10
         size = weights + 4 * sum(r.channels for r in rows)
+        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
+            best = width
+    return best
+""",
+        """
+from tinymnv1.model import ModelConfig
+from tinymnv1.summary import count_layers
+
+
+def widest(kib, million, resolution):
+    best = None
+    for width in (k / 16 for k in range(1, 17)):
+        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
+        size = sum(r.parameters - r.statistics + 4 * r.channels for r in rows if r.madds)
+        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
+            best = width
+    return best
+""",
+        """
+from tinymnv1.model import ModelConfig
+from tinymnv1.summary import count_layers
+
+
+def widest(kib, million, resolution):
+    best = None
+    for width in (k / 16 for k in range(1, 17)):
+        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
+        size = sum(r.parameters - r.statistics + 4 * r.channels * (r.statistics > 0) for r in rows)
         if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
             best = width
     return best
