@@ -10,6 +10,8 @@ from numeric import relative_error
 from tinymnv1 import MobileNetV1, softmax_cross_entropy
 from tinymnv1.engine import LayerEngine
 from tinymnv1.errors import CheckpointError, ConfigError
+from tinymnv1.layers import BatchNorm
+from tinymnv1.model import load_backend
 
 
 def small(**options):
@@ -191,6 +193,8 @@ def test_relu_is_the_papers_activation_and_relu6_the_default():
         ({"dropout": 1.0}, "dropout"),
         ({"activation": "swish"}, "activation"),
         ({"bn_momentum": 0}, "bn_momentum"),
+        ({"bn_eps": 1e-50}, "bn_eps"),
+        ({"bn_eps": np.inf}, "bn_eps"),
         ({"bn_eps": 0}, "bn_eps"),
         ({"backend": "cuda"}, "backend"),
         ({"backend": "numba", "dtype": np.float64}, "float32 only"),
@@ -214,3 +218,13 @@ def test_images_that_do_not_fit_are_refused():
         model.forward(np.zeros((1, 1, 1, 3), np.float32), train=True)
     with pytest.raises(ConfigError, match="backward needs a forward"):
         model.backward(np.zeros((2, 10), np.float32))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_batch_norm_that_keeps_nothing_forgets_a_large_batch(backend):
+    """With a momentum of 1 the running statistics are the last batch's, whatever the one before was."""
+    layer = BatchNorm(load_backend(backend), 3, momentum=1.0)
+    x = np.random.default_rng(0).normal(size=(8, 5, 5, 3)).astype(np.float32)
+    layer.forward(1000 * x, True)
+    layer.forward(x / 10, True)
+    np.testing.assert_allclose(layer.buffers["running_var"], (x / 10).var(axis=(0, 1, 2), ddof=1), rtol=1e-5)

@@ -144,7 +144,7 @@ def test_an_optimizer_made_before_packing_is_refused():
     parameters = [("a", Parameter(np.ones(3))), ("b", Parameter(np.ones(5)))]
     early = SGD(parameters, 0.1)
     pack(p for _, p in parameters)
-    with pytest.raises(ConfigError, match="a was packed anew after this optimizer was made: make another"):
+    with pytest.raises(ConfigError, match=r"[ab] was packed anew after this optimizer was made: make another"):
         early.step()
     assert early.steps == 0
     for _, p in parameters:

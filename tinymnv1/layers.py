@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinymnv1.errors import ConfigError
+from tinymnv1.ops.optimizer import average_step
 from tinymnv1.ops.window import Array
 from tinymnv1.parameters import Parameter
 
@@ -164,8 +165,8 @@ class BatchNorm(Layer):
         count = x.size // x.shape[-1]  # values per channel
         check_batch(count)
         y, self.cache, mean, var = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
-        running_mean += self.momentum * (mean - running_mean)
-        running_var += self.momentum * (var * (count / (count - 1)) - running_var)
+        average_step(running_mean, mean, 1 - self.momentum)
+        average_step(running_var, var * (count / (count - 1)), 1 - self.momentum)
         return y  # (N, H, W, C)
 
     def backward(self, dy: Array) -> Array:

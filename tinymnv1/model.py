@@ -99,8 +99,8 @@ class ModelConfig:
             raise ConfigError(f"width must be above 0 and at most {MAX_WIDTH}, got {self.width}")
         if self.padding not in ("symmetric", "tf"):
             raise ConfigError(f'padding must be "symmetric" or "tf", got {self.padding!r}')
-        if not self.bn_eps > 0:
-            raise ConfigError(f"bn_eps must be above 0, got {self.bn_eps}")
+        if not 0 < np.float32(self.bn_eps) < np.inf:
+            raise ConfigError(f"bn_eps must be above 0, in float32 too, and finite, got {self.bn_eps}")
         if not 0 < self.bn_momentum <= 1:
             raise ConfigError(f"bn_momentum must be in (0, 1], got {self.bn_momentum}")
         if not 0 <= self.dropout < 1:

@@ -121,6 +121,14 @@ def test_crop_is_a_window_of_the_padded_image_and_reaches_all_corners():
     assert {windows[crop.tobytes()] for crop in crops} == set(windows.values())
 
 
+def test_a_move_may_be_a_small_integer():
+    """A margin of 100 and a move of 100 are more than an int8 holds."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 120, 120, 1), np.uint8)
+    moved = [crop_flip(image, *np.array([[100], [-90]], dtype), np.array([False])) for dtype in (np.int8, np.int64)]
+    np.testing.assert_array_equal(*moved)
+    np.testing.assert_array_equal(moved[0][0, :20, 90:], image[0, 100:, :30])
+
+
 def test_a_reflecting_crop_shows_the_neighbours_again_instead_of_black():
     image = np.arange(1, 26, dtype=np.uint8).reshape(1, 5, 5, 1)
     padded = np.pad(image[0, :, :, 0], 2, mode="reflect")

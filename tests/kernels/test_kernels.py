@@ -147,25 +147,30 @@ def test_batchnorm(n, h, w, c, seed):
     assert relative_error(y.astype(np.float64), y64, size) <= TOLERANCE
 
 
-def test_batchnorm_of_channels_whose_mean_is_large_beside_their_spread():
-    """One constant and one nearly so: their deviations must not drown in what sums and products of the mean round off.
+@pytest.mark.parametrize("implementation", [ops, kernels])
+@pytest.mark.parametrize("mean", [300.125, 300.1, 1e6 + 0.03])
+def test_batchnorm_of_channels_whose_mean_is_large_beside_their_spread(implementation, mean):
+    """They must not drown in what sums and products of the mean round off, nor in the rounding of the mean itself.
 
-    All numbers are multiples of 2**-13, as float32 holds them up to 1024, and the mean is one, too.
+    The spread is a few times what float32 can tell apart near the mean; every other channel is constant.
     """
     rng = np.random.default_rng(4)
-    steps = rng.integers(-80, 81, size=(15, 20, 20, 1))
-    x = (300.125 + np.concatenate([0 * steps, steps, 0 * steps, -steps], axis=3) / 2**13).astype(np.float32)
-    x = np.concatenate([x, x[..., [2, 3, 0, 1]]])
+    steps = rng.integers(-20, 21, size=(15, 20, 20, 1)) * np.spacing(np.float32(mean))
+    x = (mean + np.concatenate([0 * steps, steps, 0 * steps, -steps], axis=3)).astype(np.float32)
     gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
     dy = rng.normal(size=x.shape).astype(np.float32)
-    y, cache, mean, var = kernels.batchnorm_forward(x, gamma, beta)
-    y64, cache64, mean64, var64 = ops.batchnorm_forward(*as_float64([x, gamma, beta]))
-    np.testing.assert_array_equal(mean, mean64)
+    y, cache, _, var = implementation.batchnorm_forward(x, gamma, beta, 1e-6)
+    y64, cache64, mean64, var64 = ops.batchnorm_forward(*as_float64([x, gamma, beta]), 1e-6)
     np.testing.assert_allclose(var, var64, rtol=1e-6, atol=0)
     np.testing.assert_allclose(y, y64, rtol=0, atol=1e-5)
-    gradients, exact = kernels.batchnorm_backward(dy, cache), ops.batchnorm_backward(dy.astype(np.float64), cache64)
+    gradients, exact = implementation.batchnorm_backward(dy, cache), ops.batchnorm_backward(dy, cache64)
     for a, b in zip(gradients, exact, strict=True):
         assert relative_error(a.astype(np.float64), b, np.abs(b).max()) <= 1e-5
+    # In evaluation the running mean is a float32: of the channel's numbers, not rounded away from them.
+    running = [a.astype(np.float32) for a in (mean64, var64)]
+    y = implementation.batchnorm_inference(x, gamma, beta, *running, 1e-6)
+    y64 = ops.batchnorm_inference(*as_float64([x, gamma, beta, *running]), 1e-6)
+    np.testing.assert_allclose(y, y64, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("implementation", [ops, kernels])
@@ -175,6 +180,23 @@ def test_a_global_mean_counts_every_pixel(implementation):
     x[:, 0, 0] = 2**24
     y, _ = implementation.global_avgpool_forward(x)
     np.testing.assert_allclose(y, (2**24 + 1000) / 1001, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", [ops, kernels])
+def test_a_mean_over_a_large_window_counts_every_pixel(implementation):
+    x = np.ones((2, 33, 32, 3), np.float32)
+    x[:, 0, 0] = 2**24
+    y, _ = implementation.avgpool_forward(x, 32)
+    np.testing.assert_allclose(y, np.full((2, 1, 1, 3), (2**24 + 1023) / 1024), rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", [ops, kernels])
+def test_a_depthwise_filter_sums_over_every_pixel(implementation):
+    x = np.ones((1, 91, 11, 3), np.float32)
+    x[:, 0, 0] = 2**24
+    _, cache = implementation.depthwise_forward(x, np.ones((1, 1, 3), np.float32))
+    _, dw = implementation.depthwise_backward(np.ones_like(x), cache)
+    np.testing.assert_allclose(dw, np.full((1, 1, 3), 2**24 + 1000), rtol=2e-6)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

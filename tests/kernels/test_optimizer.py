@@ -28,10 +28,12 @@ STEPS = {
         (4, (1, 1e-2)),
         (4, (3, 1e-2, 0.8, 0.99, 1e-6, 0.1)),
         (4, (1000, 1e-2, 0.9, 0.999, 1e-8, 0.1, True)),
+        (4, (3, 1e-2, 0.0, 0.05, 1e-6, 0.1)),
     ],
     "average_step": [
         (2, (0.9,)),
         (2, (0.9995,)),
+        (2, (0.05,)),
     ],
 }
 CASES = [(name, count, others) for name, cases in STEPS.items() for count, others in cases]
@@ -117,3 +119,16 @@ def test_steps_do_not_depend_on_the_number_of_threads():
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert digest(1) == digest(3) == digest(4) != ""
+
+
+@pytest.mark.parametrize("implementation", [ops, kernels])
+def test_an_average_that_keeps_nothing_forgets_a_large_number(implementation):
+    """Adam with betas of 0 is a step of lr along the sign; what is left of a squared gradient of 1e8 would be 0."""
+    average = np.full(20, 1e6, np.float32)
+    implementation.average_step(average, np.full(20, 1e-3, np.float32), 0.0)
+    np.testing.assert_array_equal(average, np.float32(1e-3))
+    w, mean, square = np.ones(20, np.float32), np.zeros(20, np.float32), np.zeros(20, np.float32)
+    for step, gradient in enumerate((1e4, 1e-3, -1e-3), 1):
+        grad = np.full(20, gradient, np.float32)
+        implementation.adam_step(w, grad, mean, square, step, 0.01, beta1=0.0, beta2=0.0)
+    np.testing.assert_allclose(w, 0.99, rtol=1e-5)

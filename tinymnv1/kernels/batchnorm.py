@@ -4,6 +4,7 @@ Everything works on x as a matrix of M = N*H*W pixels by C channels. Each channe
 thousands in the first layers: adding them one by one in float32 would lose digits. So pixels are summed in blocks of
 `BLOCK` in float32, and the blocks in float64. What a block's sum still rounds off, up to 1e-6 of a mean, is much beside
 the spread of a channel that is nearly constant: the deviations from this first mean are summed, too, and correct it.
+The cache has the mean in float64, and what float32 cannot hold of it is made good with the shift.
 
 Where xhat is needed, x - mean is taken first. To fold the mean into the shift, scale * x + (beta - scale * mean),
 spares a subtraction; but where the mean is large beside the spread it subtracts two large numbers after both were
@@ -123,12 +124,14 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     partial = np.zeros((chunks, 2, channels))
     _sum_deviations(pixels, rough, partial)
     deviation, square = partial.sum(axis=0) / count  # float64, (C,) each
-    mean = (rough + deviation).astype(np.float32)
+    exact = rough + deviation
+    mean = exact.astype(np.float32)
     var = (square - deviation**2).astype(np.float32)
     inv_std = 1 / np.sqrt(var + np.float32(eps))
     y = aligned_like(x)
-    _normalise(pixels, mean, gamma * inv_std, beta, y.reshape(pixels.shape))
-    return y, (x, gamma, mean, inv_std), mean, var
+    scale = gamma * inv_std
+    _normalise(pixels, mean, scale, (beta - scale * (exact - mean)).astype(np.float32), y.reshape(pixels.shape))
+    return y, (x, gamma, exact, inv_std), mean, var
 
 
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
@@ -137,7 +140,8 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     dx = s (g - mean(g) - xhat mean(g xhat)) with g = gamma dy, mean(g) = gamma dbeta / M and mean(g xhat) =
     gamma dgamma / M. Writing xhat = s (x - mean) out gives  a dy + b (x - mean) + c  with four numbers a channel.
     """
-    x, gamma, mean, inv_std = cache
+    x, gamma, exact, inv_std = cache
+    mean = exact.astype(np.float32)
     dy = gradient_of(x.shape, dy, "batchnorm")
     pixels = x.reshape(-1, x.shape[3])
     dy_pixels = dy.reshape(pixels.shape)
@@ -145,9 +149,10 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     partial = np.zeros((min(CHUNKS, count), 2, channels))
     _sum_gradients(dy_pixels, pixels, mean, inv_std, partial)
     dbeta, dgamma = partial.sum(axis=0)  # float64, (C,) each
+    dgamma -= (exact - mean) * inv_std * dbeta
     scale = (gamma * inv_std).astype(np.float64)
     along_x = -scale * inv_std * dgamma / count
-    shift = -scale * dbeta / count
+    shift = -scale * dbeta / count - along_x * (exact - mean)
     dx = aligned_like(x)
     _backward(
         dy_pixels,

@@ -129,22 +129,19 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     out_w, left, _ = span(x.shape[2], w.shape[1], stride, padding)
     dy = gradient_of((x.shape[0], out_h, out_w, x.shape[3]), dy, "depthwise")
     images, height, width, channels = x.shape
-    fast = w.shape[:2] == (3, 3) and stride <= 2
-    chunks = min(max(images * height * width // CHUNK_PIXELS, 1), images * height) if fast else images
-    chunks = min(chunks, CHUNKS)
-    taps = w.shape[0] * w.shape[1]
-    rows = taps + ZERO_ROWS  # of a chunk's sums
-    partial_dw, dw = aligned_zeros(chunks * rows * channels), aligned_like(w)
-    if fast:
-        dx, weights = aligned_like(x), aligned_zeros(rows * channels)
-        weights[: w.size] = w.reshape(-1)
-        flat = (a.reshape(-1) for a in (dy, x, weights, dx, partial_dw))
-        window = Window(images, height, width, out_h, out_w, stride, top, left)
-        groups = min(-(-channels // LANES), CHUNKS // chunks)  # few pixels: share the channels out as well
-        _backward3(*flat, window, channels, chunks, groups, far(dy, x, dx))
-    else:
+    if w.shape[:2] != (3, 3) or stride > 2:
         dx = np.zeros_like(x)
-        partial = partial_dw.reshape(chunks, rows, channels)[:, :taps].reshape(chunks, *w.shape)  # a view
-        _backward_any(dy, x, w, dx, partial, stride, top, left)
-    sum_chunks(partial_dw, chunks, rows * channels, channels, taps, channels, dw.reshape(-1))
+        sums = np.zeros((min(images, CHUNKS), *w.shape))  # float64: a chunk may be the whole of a large image
+        _backward_any(dy, x, w, dx, sums, stride, top, left)
+        return dx, sums.sum(axis=0).astype(np.float32)
+    chunks = min(max(images * height * width // CHUNK_PIXELS, 1), images * height, CHUNKS)
+    rows = 9 + ZERO_ROWS  # of a chunk's sums
+    partial_dw, dx, dw = aligned_zeros(chunks * rows * channels), aligned_like(x), aligned_like(w)
+    weights = aligned_zeros(rows * channels)
+    weights[: w.size] = w.reshape(-1)
+    flat = (a.reshape(-1) for a in (dy, x, weights, dx, partial_dw))
+    window = Window(images, height, width, out_h, out_w, stride, top, left)
+    groups = min(-(-channels // LANES), CHUNKS // chunks)  # few pixels: share the channels out as well
+    _backward3(*flat, window, channels, chunks, groups, far(dy, x, dx))
+    sum_chunks(partial_dw, chunks, rows * channels, channels, 9, channels, dw.reshape(-1))
     return dx, dw

@@ -11,6 +11,8 @@ from numba import prange
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.compile import as_float32, parallel, serial
+from tinymnv1.ops import optimizer as ops
+from tinymnv1.ops.optimizer import LITTLE
 from tinymnv1.ops.window import Array
 
 BLOCK = 16384  # a piece of work: 64 KiB of each array of a step, together less than a core's L2 cache
@@ -143,6 +145,10 @@ def adam_step(
     decoupled: bool = False,
 ) -> None:
     """As `tinymnv1.ops.adam_step`, on C-contiguous float32 arrays."""
+    if min(beta1, beta2) < LITTLE:  # nobody's setting: no kernel for the other way round
+        _flat(w=w, grad=grad, mean=mean, square=square)
+        ops.adam_step(w, grad, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled)
+        return
     shrink, weight_decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     rate, root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     numbers = (rate, 1 - beta1, 1 - beta2, root, eps, shrink, weight_decay)
@@ -164,4 +170,8 @@ def scale_in_place(x: Array, factor: float) -> None:
 
 def average_step(average: Array, x: Array, decay: float) -> None:
     """As `tinymnv1.ops.average_step`, on C-contiguous float32 arrays."""
-    _average(*_flat(average=average, x=x), np.float32(1 - decay))
+    average, x = _flat(average=average, x=x)
+    if decay < LITTLE:
+        ops.average_step(average, x, decay)
+    else:
+        _average(average, x, np.float32(1 - decay))

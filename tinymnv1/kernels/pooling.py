@@ -9,17 +9,14 @@ from tinymnv1.ops.window import Array, require_images
 
 
 @parallel
-def _avg_forward(x, y, size, stride):
-    share = np.float32(1) / np.float32(size * size)
-    for n in prange(y.shape[0]):
-        for oh in range(y.shape[1]):
-            for ow in range(y.shape[2]):
+def _window_sums(x, total, size, stride):
+    for n in prange(total.shape[0]):
+        for oh in range(total.shape[1]):
+            for ow in range(total.shape[2]):
                 for i in range(size):
                     for j in range(size):
-                        for c in range(y.shape[3]):
-                            y[n, oh, ow, c] += x[n, oh * stride + i, ow * stride + j, c]
-                for c in range(y.shape[3]):
-                    y[n, oh, ow, c] *= share
+                        for c in range(total.shape[3]):
+                            total[n, oh, ow, c] += x[n, oh * stride + i, ow * stride + j, c]
 
 
 @parallel
@@ -62,9 +59,9 @@ def _max_backward(dy, winner, dx, size, stride):
 def avgpool_forward(x: Array, size: int, stride: int | None = None) -> tuple[Array, PoolCache]:
     """As `tinymnv1.ops.avgpool_forward`, float32 only: x (N, H, W, C) -> y (N, OH, OW, C), cache."""
     stride, out_h, out_w = pool_geometry(x, size, stride)
-    y = np.zeros((x.shape[0], out_h, out_w, x.shape[3]), np.float32)
-    _avg_forward(as_float32(x, "x"), y, size, stride)
-    return y, (x.shape, size, stride)
+    total = np.zeros((x.shape[0], out_h, out_w, x.shape[3]))  # float64, for the sake of large windows
+    _window_sums(as_float32(x, "x"), total, size, stride)
+    return (total / (size * size)).astype(np.float32), (x.shape, size, stride)
 
 
 def avgpool_backward(dy: Array, cache: PoolCache) -> Array:

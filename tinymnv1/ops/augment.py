@@ -21,6 +21,7 @@ def crop_flip(images: Array, top: Array, left: Array, flip: Array, reflect: bool
     images: (N, H, W, C) of any dtype.  top, left: (N,) integers, pixels.  flip: (N,) bool.  Returns a new array.
     """
     n, height, width, _ = images.shape
+    top, left = top.astype(np.int64), left.astype(np.int64)  # sums of small integers would wrap
     margin = int(max(np.abs(top).max(initial=0), np.abs(left).max(initial=0)))
     margins = (0, 0), (margin, margin), (margin, margin), (0, 0)
     padded = np.pad(images, margins, mode="reflect" if reflect else "constant")

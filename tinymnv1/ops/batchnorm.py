@@ -54,6 +54,7 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) ->
     check_batchnorm(x, gamma, beta)
     mean = _mean(x)
     centred = x - mean
+    centred -= _mean(centred)  # what rounding the mean has left over: it may be more than a channel's spread
     var = _mean(centred * centred)
     inv_std = 1 / np.sqrt(var + float(eps))  # a np.float64 would make float32 arrays float64
     xhat = centred * inv_std
@@ -107,4 +108,4 @@ def batchnorm_inference(
     check_batchnorm(x, gamma, beta)
     check_statistics(running_mean, running_var, gamma)
     scale = gamma / np.sqrt(running_var + float(eps))
-    return x * scale + (beta - running_mean * scale)
+    return (x - running_mean) * scale + beta

@@ -65,7 +65,8 @@ def depthwise_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     dw = np.empty_like(w)
     for i in range(kh):
         for j in range(kw):
-            dw[i, j] = np.einsum("nhwc,nhwc->c", tap(xp, i, j, stride, out_h, out_w), dy)
+            rows = np.einsum("nhwc,nhwc->nhc", tap(xp, i, j, stride, out_h, out_w), dy)
+            dw[i, j] = rows.sum(axis=(0, 1), dtype=np.float64)  # in float32 so long a sum would lose digits
             dxp_tap = tap(dxp, i, j, stride, out_h, out_w)
             dxp_tap += dy * w[i, j]
     return crop(dxp, pad_h[0], pad_w[0], height, width), dw

@@ -11,6 +11,9 @@ import numpy as np
 
 from tinymnv1.ops.window import Array
 
+LITTLE = 0.1
+"""A share of a moving average below which it counts as little: the rounding of what is lost would show."""
+
 
 def sgd_step(
     w: Array,
@@ -64,8 +67,8 @@ def adam_step(
         w *= 1 - lr * weight_decay
     elif weight_decay:
         g = grad + weight_decay * w
-    mean += (1 - beta1) * (g - mean)
-    square += (1 - beta2) * (g * g - square)
+    average_step(mean, g, beta1)
+    average_step(square, g * g, beta2)
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     w -= (lr / correction1) * mean / (np.sqrt(square) / math.sqrt(correction2) + eps)
 
@@ -81,5 +84,13 @@ def scale_in_place(x: Array, factor: float) -> None:
 
 
 def average_step(average: Array, x: Array, decay: float) -> None:
-    """average = decay * average + (1 - decay) * x: one step of an exponential moving average; average changes."""
-    average += (1 - decay) * (x - average)
+    """average = decay * average + (1 - decay) * x: one step of an exponential moving average; average changes.
+
+    As a step from the average towards x, which stays where it is if the two are equal; with `decay` and 1 - decay as
+    float32 they would not add up to 1. But such a step is rounded relative to the old average. If little of that is
+    kept, it goes the other way round.
+    """
+    if decay < LITTLE:
+        average[...] = x + decay * (average - x)
+    else:
+        average += (1 - decay) * (x - average)

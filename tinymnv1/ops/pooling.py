@@ -36,11 +36,11 @@ def avgpool_forward(x: Array, size: int, stride: int | None = None) -> tuple[Arr
     Returns y: (N, OH, OW, C) and the cache for `avgpool_backward`. Raises ConfigError if no window fits.
     """
     stride, out_h, out_w = pool_geometry(x, size, stride)
-    y = np.zeros((x.shape[0], out_h, out_w, x.shape[3]), x.dtype)
+    total = np.zeros((x.shape[0], out_h, out_w, x.shape[3]))  # float64, for the sake of large windows
     for i in range(size):
         for j in range(size):
-            y += tap(x, i, j, stride, out_h, out_w)
-    return y / (size * size), (x.shape, size, stride)
+            total += tap(x, i, j, stride, out_h, out_w)
+    return (total / (size * size)).astype(x.dtype), (x.shape, size, stride)
 
 
 def avgpool_backward(dy: Array, cache: PoolCache) -> Array:
