@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         "  python -m benchmarks inference                         # one again, and all tables\n"
         "  python -m benchmarks train_step --json mine.json       # no document changes\n"
         "  python -m benchmarks --quick                           # does everything work? Only prints\n"
-        "  python -m benchmarks --tables-only                     # the documents from results.json\n",
+        "  python -m benchmarks --tables-only                     # the documents from results*.json\n",
     )
     names = ", ".join(BENCHMARKS)
     parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: {', '.join(DEFAULT)})")

@@ -26,6 +26,7 @@ def test_parameters(width):
     rows = count_layers(ModelConfig(width=width), 224, 224)
     trainable = sum(r.parameters for r in rows)
     assert (trainable, trainable + sum(r.statistics for r in rows)) == PARAMETERS[width]
+    assert round(trainable / 1e6, 1) == summary.PAPER_PARAMETERS[width]
 
 
 @pytest.mark.parametrize("width", MILLION_MADDS)

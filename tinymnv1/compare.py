@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=path_argument,
         default=Path("compare.png"),
         metavar="PATH",
-        help="the picture (default: compare.png)",
+        help="the picture, a PNG file (default: compare.png)",
     )
     args = parser.parse_args(argv)
     if len({run.resolve() for run in args.runs}) < len(args.runs):

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=int, default=128, help="images at a time (default: 128)")
     parser.add_argument(
-        "--picture", type=path_argument, default=None, help="file for the matrix (default: RUN/evaluation.png)"
+        "--picture", type=path_argument, default=None, help="PNG file for the matrix (default: RUN/evaluation.png)"
     )
     args = parser.parse_args(argv)
     if args.batch_size < 1:

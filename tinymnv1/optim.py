@@ -175,9 +175,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2).
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2, in PyTorch's form).
 
-    The weights shrink by lr * weight_decay on their own; the decay does not pass through Adam's scaling.
+    The weights shrink by the factor 1 - lr * weight_decay on their own; the decay does not pass through Adam's scaling.
+    (The paper multiplies the decay by the schedule of lr, not by lr itself.)
     """
 
     decoupled = True

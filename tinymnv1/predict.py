@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         " (default: best)",
     )
     parser.add_argument(
-        "--picture", type=path_argument, default=None, help="file to draw into (default: RUN/predict.png)"
+        "--picture", type=path_argument, default=None, help="PNG file to draw into (default: RUN/predict.png)"
     )
     args = parser.parse_args(argv)
     trained = load_trained(args.run, args.checkpoint)

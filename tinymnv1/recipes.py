@@ -184,7 +184,7 @@ CIFAR10: dict[str, Any] = {
     "weight_decay": 2.5e-4,
     "label_smoothing": 0.1,
 }
-"""What the two recipes for CIFAR-10 have in common."""
+"""What `cifar10-fast` and `cifar10-record` have in common."""
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "quick": ("the default: `shapes`, width 0.25, AdamW, 3 epochs; about a minute on two cores", {}),

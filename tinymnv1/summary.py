@@ -116,7 +116,8 @@ def table(config: ModelConfig, resolution: int) -> str:
 
 
 def _by_kind(rows: Sequence[LayerCost], parameters: int, madds: int) -> list[str]:
-    lines = ["", "share of              parameters   multiply-adds   (table 2 of the paper, recomputed)"]
+    told = "(table 2 of the paper, where parameters are weights alone)"
+    lines = ["", f"share of              parameters   multiply-adds   {told}"]
     for kind in ("conv 3x3", "depthwise 3x3", "pointwise", "linear"):
         of_kind = [r for r in rows if r.kind == kind]
         share_p = 100 * sum(r.parameters for r in of_kind) / parameters

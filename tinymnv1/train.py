@@ -48,7 +48,8 @@ HELP = {
     "cutout": "side in pixels of a square, at a random place of each training image, that is set to the mean colour (to"
     " black with --no-normalise). 0: none",
     "alternate_flip": "mirror each training image in every second epoch instead of at random",
-    "jitter": "change contrast, saturation and brightness of each training image by up to this share, such as 0.2",
+    "jitter": "change contrast and saturation of each training image by up to this share, and brightness by up to so"
+    " many standard deviations; such as 0.2",
     "width": "width multiplier: scales the channels of every layer",
     "stem_stride": "stride of the first convolution. 0: 1 up to 64 pixels (the CIFAR form), 2 above",
     "padding": "symmetric as in PyTorch, or tf: TensorFlow's SAME",
@@ -63,7 +64,7 @@ HELP = {
     "precision": "of the factors in the fused engine's 1x1 convolutions; bfloat16 trains faster on a processor that"
     " multiplies it (AVX-512 BF16), and slower on others; auto: the faster one. Evaluation is float32 in any case",
     "epochs": "passes over the training images",
-    "batch_size": "images per optimizer step",
+    "batch_size": "images per optimizer step; those that do not fill the last one of an epoch are left out of it",
     "optimizer": "which optimizer",
     "lr": "peak learning rate",
     "momentum": "of sgd",
@@ -141,7 +142,10 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", choices=tuple(RECIPES), help="a named set of settings, see below (default: quick)")
     run.add_argument("--out", type=path_argument, metavar="DIR", help="folder of the run (default: runs/DATA-NUMBER)")
     run.add_argument(
-        "--resume", type=path_argument, metavar="RUN", help="continue an interrupted run with its own settings"
+        "--resume",
+        type=path_argument,
+        metavar="RUN",
+        help="continue an interrupted run with its own settings; --data-dir, if its data has moved",
     )
     run.add_argument(
         "--checkpoint-minutes",

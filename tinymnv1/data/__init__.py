@@ -42,7 +42,7 @@ def load_dataset(name: str, data_dir: Path | None = None, resolution: int | None
 
     data_dir: where it lies; required for "folder", optional for "cifar10", not taken by "shapes".
     resolution: pixels that the images of a folder are scaled to as they are read (default 64); the other two keep
-    their 32, and `Preprocessing` scales them batch by batch.
+    their 32, and whoever trains on them scales them (`Preprocessing`, `trainer.scaled_once`).
     Raises ConfigError or DataError.
     """
     if name == "shapes":

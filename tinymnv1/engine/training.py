@@ -389,7 +389,12 @@ class Plan:
 
 
 class TrainingEngine:
-    """Forward, loss and backward of a model, fused. The same face as `LayerEngine`; in float32, the same results."""
+    """Forward, loss and backward of a model, fused. The same face as `LayerEngine`; in float32, the same to rounding.
+
+    One thing rounds more: a batch norm's mean is part of its shift here, while the layers subtract it first. That shows
+    where a channel's spread in the batch is nothing beside its mean (a million times smaller): then 1 / sqrt(eps) makes
+    the rounding of the mean large, here as in PyTorch.
+    """
 
     def __init__(self, model: MobileNetV1, precision: str = "float32") -> None:
         """precision: of the factors of the pointwise products, "float32" or "bfloat16".

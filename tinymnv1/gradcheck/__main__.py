@@ -26,11 +26,12 @@ def parser() -> CommandParser:
         prog="python -m tinymnv1.gradcheck",
         description=(
             "Check gradients. Without arguments: this project's own ops, layers and model. With a file: grade the ops"
-            " that it defines. Exit status: 0 if all passed, 1 if something failed, 2 for a mistake in the call."
+            " that it defines. Exit status: 0 if all passed; 1 if something failed, is not attempted yet, or is absent"
+            " though --only names it, or if a mutant survived; 2 for a mistake in the call."
         ),
     )
     p.add_argument("file", type=path_argument, nargs="?", metavar="my_ops.py", help="a file with ops of your own")
-    p.add_argument("--only", metavar="NAMES", help="ops, functions or lessons, such as depthwise,batchnorm")
+    p.add_argument("--only", metavar="NAMES", help="lessons, ops or functions, such as depthwise,batchnorm")
     p.add_argument(
         "--json", type=path_argument, metavar="FILE", help="also write the result as Gradescope's results.json"
     )

@@ -251,9 +251,9 @@ def check_directional(
     there is nothing to check.
 
     Derivation. Along v the slope of L is <gradient, v>; with v normal in every element it sees all parameters at once,
-    and an error in any of them changes it. The error is measured against |gradient|, the slope's standard deviation,
-    since a direction may happen to be nearly level; or, if the loss is so large that its rounding hides the slope,
-    against that (see `relative_error`).
+    and an error in any of them changes it. The error is measured against the larger of the two slopes; against
+    |gradient|, the slope's standard deviation, if a direction happens to be nearly level; and against the rounding of
+    the loss, if that is so large that it hides the slope (see `relative_error`).
     """
     arrays = dict(parameters) if isinstance(parameters, Mapping) else {str(k): p for k, p in enumerate(parameters)}
     grads = dict(gradients) if isinstance(gradients, Mapping) else {str(k): g for k, g in enumerate(gradients)}
