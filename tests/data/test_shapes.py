@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinymnv1.data import Preprocessing, load_shapes
+from tinymnv1.data import Preprocessing, load_shapes, shapes
 from tinymnv1.data.dataset import channel_statistics
 from tinymnv1.data.shapes import SHAPES
 from tinymnv1.errors import ConfigError
@@ -65,3 +65,10 @@ def test_a_linear_softmax_stays_under_45_percent():
     test = (linear_forward(test_x, w.data, b.data)[0].argmax(1) == data.test_labels).mean()
     assert train > 0.15, "it must have learned something, or the comparison is void"
     assert test < 0.45
+
+
+def test_how_many_are_drawn_at_a_time_changes_no_image(monkeypatch):
+    labels = np.arange(23) % len(SHAPES)
+    images = shapes.draw(labels, np.random.default_rng(0))
+    monkeypatch.setattr(shapes, "TOGETHER", 7)
+    np.testing.assert_array_equal(shapes.draw(labels, np.random.default_rng(0)), images)

@@ -16,6 +16,8 @@ from tinymnv1.ops.window import Array
 
 SIZE = 32
 TRAIN, TEST = 20_000, 4_000
+TOGETHER = 100
+"""Images that are drawn at a time."""
 
 
 def _box(u: Array, v: Array, half_u: float, half_v: float) -> Array:
@@ -111,40 +113,48 @@ def draw(labels: Array, rng: np.random.Generator) -> Array:
 
     labels: (N,) integers, indices into `SHAPES`.  rng: where colours, places and noise come from.
     Returns (N, 32, 32, 3) uint8.
+
+    First all random numbers but the noise, for all images; then the images, a few at a time, whose planes stay in the
+    cache: a quarter faster than five hundred at once.
     """
     n = len(labels)
-    y, x = (axis.astype(np.float32) for axis in np.mgrid[0:SIZE, 0:SIZE])
-    # Planes of a colour, (N, 3, 32, 32): NumPy is several times as slow where the last axis has three numbers.
     background = rng.uniform(0, 1, (n, 3, 1, 1)).astype(np.float32)
     # The shape's colour differs from the background's by at least 0.35 in every channel, lighter or darker.
     step = rng.uniform(0.35, 0.65, (n, 3, 1, 1)).astype(np.float32)
     foreground = np.where(background < 0.5, background + step, background - step)
     slope = rng.normal(0, 0.006, (2, n, 3, 1, 1)).astype(np.float32)
-    image = background + slope[0] * (x - SIZE / 2) + slope[1] * (y - SIZE / 2)
+    strokes = []
+    for _ in range(4):
+        place = [_column(rng, low, high, n) for low, high in ((1.0, 3.0), (0, SIZE), (0, SIZE), (0, 2 * np.pi))]
+        strokes.append((*place, rng.uniform(0, 1, (n, 3, 1, 1)).astype(np.float32)))
+    shape = [_column(rng, low, high, n) for low, high in ((7, 12), (-4, 4), (-4, 4), (0, 2 * np.pi))]
 
-    for _ in range(4):  # clutter: short strokes, behind the shape
-        radius = _column(rng, 1.0, 3.0, n)
-        u, v = _turned(x - _column(rng, 0, SIZE, n), y - _column(rng, 0, SIZE, n), _column(rng, 0, 2 * np.pi, n))
-        stroke = _coverage(_box(u / radius, v / radius, 1.0, 0.45), radius)
-        _paint(image, rng.uniform(0, 1, (n, 3, 1, 1)).astype(np.float32), 0.7 * stroke)
+    images = np.empty((n, SIZE, SIZE, 3), np.uint8)
+    y, x = (axis.astype(np.float32) for axis in np.mgrid[0:SIZE, 0:SIZE])
+    for some in (slice(first, first + TOGETHER) for first in range(0, n, TOGETHER)):
+        # Planes of a colour, (N, 3, 32, 32): NumPy is several times as slow where the last axis has three numbers.
+        image = background[some] + slope[0, some] * (x - SIZE / 2) + slope[1, some] * (y - SIZE / 2)
+        for stroke in strokes:  # clutter: short strokes, behind the shape
+            radius, right, down, angle, colour = (numbers[some] for numbers in stroke)
+            u, v = _turned(x - right, y - down, angle)
+            _paint(image, colour, 0.7 * _coverage(_box(u / radius, v / radius, 1.0, 0.45), radius))
+        radius, right, down, angle = (numbers[some] for numbers in shape)
+        u, v = _turned(x - SIZE / 2 + 0.5 - right, y - SIZE / 2 + 0.5 - down, angle)
+        _paint(image, foreground[some], _inside(labels[some], u / radius, v / radius, radius))
+        noise = rng.normal(0, 0.05, (len(image), SIZE, SIZE, 3)).astype(np.float32)
+        noise += image.transpose(0, 2, 3, 1)
+        noise *= 255
+        images[some] = np.clip(np.rint(noise, out=noise), 0, 255, out=noise)
+    return images
 
-    radius = _column(rng, 7, 12, n)
-    u, v = _turned(
-        x - SIZE / 2 + 0.5 - _column(rng, -4, 4, n),
-        y - SIZE / 2 + 0.5 - _column(rng, -4, 4, n),
-        _column(rng, 0, 2 * np.pi, n),
-    )
-    u, v = u / radius, v / radius
-    inside = np.empty((n, SIZE, SIZE), np.float32)
+
+def _inside(labels: Array, u: Array, v: Array, radius: Array) -> Array:
+    """The coverage of each image's own shape, (N, 32, 32)."""
+    inside = np.empty_like(u)
     for k, distance in enumerate(SHAPES.values()):
         of_class = labels == k
         inside[of_class] = _coverage(distance(u[of_class], v[of_class]), radius[of_class])
-    _paint(image, foreground, inside)
-
-    noise = rng.normal(0, 0.05, (n, SIZE, SIZE, 3)).astype(np.float32)
-    noise += image.transpose(0, 2, 3, 1)
-    noise *= 255
-    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+    return inside
 
 
 def load_shapes(train: int = TRAIN, test: int = TEST, seed: int = 0) -> Dataset:
