@@ -44,7 +44,6 @@ def grade_functions(
     graded = []
     forward = functions[spec.forward]
     backward = functions[spec.backward] if spec.backward else None
-    file = getattr(getattr(backward or forward, "__code__", None), "co_filename", "")
     for case, right in wanted_cases(spec, seed, golden):
         trace = worker.run_case(
             (forward, backward),
@@ -54,7 +53,6 @@ def grade_functions(
             right.dy,
             case.rng_seed,
             probes(spec, case),
-            file,
         )
         graded.append((case, right, trace))
     return judge(spec, graded)

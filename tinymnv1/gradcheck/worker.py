@@ -85,7 +85,7 @@ def _call(
         if isinstance(error, KeyboardInterrupt) and not file:
             raise  # in the user's own process: a notebook's stop button
         call.kind = "exception"
-        call.line = line_of(error, file)
+        call.line = line_of(error, file or getattr(getattr(function, "__code__", None), "co_filename", ""))
         call.problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return call, {}
     parts = [returned] if len(names) == 1 else returned
@@ -146,7 +146,8 @@ def run_case(
     inputs: the positional arguments; arrays are copied.  options: the keyword arguments.  dy: the upstream gradient, or
     None to leave the backward out.  rng_seed: if given, a fresh Generator from it is the last positional argument.
     probes: replacements for some of the inputs ("rng_seed" among them): forward is called once more for each.
-    file: the learner's file, to say in which line an exception arose.
+    file: the learner's file, to say in which line an exception arose; "" in the user's own process, a notebook's, where
+    it is the function's own file or cell.
     announce: told "forward" or "backward" before each call.
     """
     forward, backward = functions
