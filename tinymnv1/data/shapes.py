@@ -115,7 +115,7 @@ def draw(labels: Array, rng: np.random.Generator) -> Array:
     Returns (N, 32, 32, 3) uint8.
 
     First all random numbers but the noise, for all images; then the images, a few at a time, whose planes stay in the
-    cache: a quarter faster than five hundred at once.
+    cache.
     """
     n = len(labels)
     background = rng.uniform(0, 1, (n, 3, 1, 1)).astype(np.float32)

@@ -1,5 +1,21 @@
 """Plausible wrong answers to the exercises of 10_smaller: each must fail its check."""
 
+WIDEST = """
+from tinymnv1.model import ModelConfig
+from tinymnv1.summary import count_layers
+
+
+def widest(kib, million, resolution):
+    best = None
+    for width in (k / 16 for k in range(1, 17)):
+        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
+        size = {size}
+        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
+            best = width
+    return best
+"""
+"""An answer that is right but for the size of the network."""
+
 WRONG = {
     "law": [
         """
@@ -170,75 +186,13 @@ def dequantise(q, scale):
 """,
     ],
     "widest": [
-        """
-from tinymnv1.model import ModelConfig
-from tinymnv1.summary import count_layers
-
-
-def widest(kib, million, resolution):
-    best = None
-    for width in (k / 16 for k in range(1, 17)):
-        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
-        weights = sum(r.parameters - r.statistics for r in rows)
-        if weights <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
-            best = width
-    return best
-""",
-        """
-from tinymnv1.model import ModelConfig
-from tinymnv1.summary import count_layers
-
-
-def widest(kib, million, resolution):
-    best = None
-    for width in (k / 16 for k in range(1, 17)):
-        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
-        if 4 * sum(r.parameters for r in rows) <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
-            best = width
-    return best
-""",
-        """
-from tinymnv1.model import ModelConfig
-from tinymnv1.summary import count_layers
-
-
-def widest(kib, million, resolution):
-    best = None
-    for width in (k / 16 for k in range(1, 17)):
-        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
-        weights = sum(r.parameters - r.statistics for r in rows) - 10
-        size = weights + 4 * sum(r.channels for r in rows)
-        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
-            best = width
-    return best
-""",
-        """
-from tinymnv1.model import ModelConfig
-from tinymnv1.summary import count_layers
-
-
-def widest(kib, million, resolution):
-    best = None
-    for width in (k / 16 for k in range(1, 17)):
-        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
-        size = sum(r.parameters - r.statistics + 4 * r.channels for r in rows if r.madds)
-        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
-            best = width
-    return best
-""",
-        """
-from tinymnv1.model import ModelConfig
-from tinymnv1.summary import count_layers
-
-
-def widest(kib, million, resolution):
-    best = None
-    for width in (k / 16 for k in range(1, 17)):
-        rows = count_layers(ModelConfig(num_classes=10, width=width, stem_stride=1), resolution, resolution)
-        size = sum(r.parameters - r.statistics + 4 * r.channels * (r.statistics > 0) for r in rows)
-        if size <= kib * 1024 and sum(r.madds for r in rows) <= million * 1e6:
-            best = width
-    return best
-""",
+        WIDEST.format(size=size)
+        for size in (
+            "sum(r.parameters - r.statistics for r in rows)",
+            "4 * sum(r.parameters for r in rows)",
+            "sum(r.parameters - r.statistics for r in rows) - 10 + 4 * sum(r.channels for r in rows)",
+            "sum(r.parameters - r.statistics + 4 * r.channels for r in rows if r.madds)",
+            "sum(r.parameters - r.statistics + 4 * r.channels * (r.statistics > 0) for r in rows)",
+        )
     ],
 }
