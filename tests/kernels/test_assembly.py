@@ -12,6 +12,7 @@ import pytest
 from tinymnv1.kernels import simd
 from tinymnv1.kernels.blocks import Window
 from tinymnv1.kernels.fused_depthwise import convolve_band
+from tinymnv1.kernels.fused_pointwise import _mask_panel
 from tinymnv1.kernels.simd import (
     GRADIENT_ROWS,
     LANES,
@@ -159,6 +160,23 @@ def test_a_depthwise_sum_is_three_chains():
     for loop in depthwise_loops():
         sums = {line.rsplit("%", 1)[1] for line in loop if fma(line)}
         assert len(sums) >= 3
+
+
+def masked_store(line):
+    return re.match(r"\s+vmaskmovps\s+%\w+, %\w+, |\s+vmov[au]ps\s+%\w+, .*{%k\d}", line)
+
+
+@pytest.mark.parametrize("type_of_a", [FLOATS, PAIRS])
+def test_what_the_clip_let_pass_is_stored_whole(type_of_a):
+    """LLVM makes a load, a mask and a store to the same place one masked store, at three times the cost."""
+
+    @numba.njit
+    def run(da, z, width, rows, bn, low, high, partial, a):
+        _mask_panel(da, z, 0, width, rows, 0, width // LANES, bn, low, high, partial, 0, a, 0, width)
+
+    types = (FLOATS, FLOATS, INDEX, INDEX, FLOATS, numba.float32, numba.float32, FLOATS, type_of_a)
+    for loop in loops_with_fma(run, *types):
+        assert not [line for line in loop if masked_store(line)]
 
 
 @pytest.mark.parametrize("ask", [True, None])

@@ -237,7 +237,7 @@ class DepthwiseStage(Stage):
         self.chunks = min(CHUNKS, images * -(-height // self.back_band))
         self.sums = take(self.chunks * 2 * self.padded_channels)
         self.dw = take(self.chunks * taps * self.padded_channels)
-        self.scratch = (max(forward, backward) + SUMS) * self.padded_channels
+        self.scratch = (max(forward, backward) + SUMS) * self.padded_channels + width * LANES
 
     def forward(self, scratch: Array) -> None:
         before = self.before

@@ -93,10 +93,10 @@ def convolve_band(a, plane, columns, w, y, iy, rows, out_w, channels, stride):
 def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low, high, dy, sums):
     """`rows` rows of dy_in from the planes dz, and what they add to the sums.
 
-    These are (channels / LANES, SUMS, LANES) from dz[sums] on.
+    These are (channels / LANES, SUMS, LANES) from dz[sums] on. Behind them is room for a vector of a row of a_in.
     """
     bottom, top = vsplat(low), vsplat(high)
-    down = columns * LANES
+    down, activated = columns * LANES, sums + SUMS * channels
     for c in range(0, channels, LANES):
         scale, shift = vload(bn, SCALE * channels + c), vload(bn, SHIFT * channels + c)
         mean = vload(bn, MEAN * channels + c)
@@ -111,7 +111,7 @@ def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low,
         g, gz = vzero(), vzero()
         row = iz + c
         for r in range(rows):
-            p, place = c * plane + r * down, row
+            p, place, line = c * plane + r * down, row, activated
             for _ in range(width):
                 s0, s1, s2 = vmul(vload(dz, p), w0), vmul(vload(dz, p + down), w3), vmul(vload(dz, p + 2 * down), w6)
                 s0, s1 = vfma(vload(dz, p + LANES), w1, s0), vfma(vload(dz, p + down + LANES), w4, s1)
@@ -119,22 +119,26 @@ def _backward_band(dz, plane, columns, w, z, iz, rows, width, channels, bn, low,
                 s0, s1 = vfma(vload(dz, p + 2 * LANES), w2, s0), vfma(vload(dz, p + down + 2 * LANES), w5, s1)
                 s2 = vfma(vload(dz, p + 2 * down + 2 * LANES), w8, s2)
                 zv = vload(z, place)
-                d = vpass(vadd(s0, vadd(s1, s2)), vfma(zv, scale, shift), bottom, top)
+                y = vfma(zv, scale, shift)
+                d = vpass(vadd(s0, vadd(s1, s2)), y, bottom, top)
                 vstore(dy, place, d)
+                vstore(dz, line, vclip(y, bottom, top))
                 g, gz = vadd(g, d), vfma(d, vsub(zv, mean), gz)
                 p += LANES
                 place += channels
-            # dw in a loop of its own: nine weights and nine sums do not fit into the registers together.
-            p, place = c * plane + r * down, row
+                line += LANES
+            # dw in a loop of its own: nine weights and nine sums do not fit into the registers together, nor do nine
+            # sums and what a is made of.
+            p, line = c * plane + r * down, activated
             for _ in range(width):
-                a = vclip(vfma(vload(z, place), scale, shift), bottom, top)
+                a = vload(dz, line)
                 g0, g1 = vfma(a, vload(dz, p), g0), vfma(a, vload(dz, p + LANES), g1)
                 g2, g3 = vfma(a, vload(dz, p + 2 * LANES), g2), vfma(a, vload(dz, p + down), g3)
                 g4, g5 = vfma(a, vload(dz, p + down + LANES), g4), vfma(a, vload(dz, p + down + 2 * LANES), g5)
                 g6, g7 = vfma(a, vload(dz, p + 2 * down), g6), vfma(a, vload(dz, p + 2 * down + LANES), g7)
                 g8 = vfma(a, vload(dz, p + 2 * down + 2 * LANES), g8)
                 p += LANES
-                place += channels
+                line += LANES
             row += width * channels
         q = sums + SUMS * c
         for t, v in enumerate((g8, g7, g6, g5, g4, g3, g2, g1, g0, g, gz)):
@@ -213,7 +217,7 @@ def depthwise_backward(
     """dy_in and the weights' gradient from dy_out, and the sums for the batch norm of z_in.
 
     A unit is `band` rows of an image's input, a chunk several. w: as `convolve_band` wants it.
-    scratch: (threads, at least ((band + 2) * (width + 2) + SUMS) * channels).
+    scratch: (threads, at least ((band + 2) * (width + 2) + SUMS) * channels + width * LANES).
     partial: (chunks, 2, channels), flat.  dw: (chunks, 9, channels), flat.
     """
     for chunk in prange(chunks):

@@ -131,9 +131,10 @@ def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, 
             y0, y1 = vfma(z0, scale, shift), vfma(z1, scale, shift)
             d0 = vpass(vload(da, place), y0, bottom, top)
             d1 = vpass(vload(da, place + width), y1, bottom, top)
+            # a comes between da's load and its store: else LLVM makes one masked store of the two, which is slow.
+            vstore_rows(a, pa, lda, vclip(y0, bottom, top), vclip(y1, bottom, top))
             vstore(da, place, d0)
             vstore(da, place + width, d1)
-            vstore_rows(a, pa, lda, vclip(y0, bottom, top), vclip(y1, bottom, top))
             g0, g1 = vadd(g0, d0), vadd(g1, d1)
             gz0, gz1 = vfma(d0, vsub(z0, mean), gz0), vfma(d1, vsub(z1, mean), gz1)
             place += 2 * width
@@ -142,8 +143,8 @@ def _mask_panel(da, z, iz, width, rows, first, last, bn, low, high, partial, i, 
             z0 = vload(z, place)
             y0 = vfma(z0, scale, shift)
             d0 = vpass(vload(da, place), y0, bottom, top)
-            vstore(da, place, d0)
             vstore_rows(a, pa, lda, vclip(y0, bottom, top), vzero())
+            vstore(da, place, d0)
             g0, gz0 = vadd(g0, d0), vfma(d0, vsub(z0, mean), gz0)
         vstore(partial, i + c, vadd(vload(partial, i + c), vadd(g0, g1)))
         vstore(partial, i + width + c, vadd(vload(partial, i + width + c), vadd(gz0, gz1)))

@@ -61,7 +61,8 @@ def _product_unit(unit, shape, window, image, x, ldx, packed, bias, low, high, y
     if image.size > 0:
         lda = width_in + LANES
         gather_rows(window, depth // 9, image, start, count, a, lda, block * lda)
-        _clipped_product(a, 0, lda, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
+        i = np.int64(0)
+        _clipped_product(a, i, lda, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
     else:
         _clipped_product(x, start * ldx, ldx, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
 
@@ -108,18 +109,21 @@ def _separable_unit(unit, window, x, ldx, w, bias, channels, packed, bias_out, c
     n, r0 = unit // bands, unit % bands * band
     rows = min(band, out_h - r0)
     pixels, ldt, t = rows * out_w, channels + LANES, a[TILE_ROWS * cout :]
-    bottom, top = vsplat(low), vsplat(high)
+    bottom, top, zero = vsplat(low), vsplat(high), np.int64(0)
     for r in range(rows):
+        it = r * out_w * ldt
         depthwise_row(
-            window, x, ldx, w, channels, bias, bottom, top, t, r * out_w * ldt, ldt, n, r0 + r, 0, channels, None, None
-        )
+            window, x, ldx, w, channels, bias, bottom, top, t, it, ldt, n, r0 + r, zero, channels, None, None
+        )  # fmt: skip
     iy, vectors = (n * out_h + r0) * out_w * ldy, cout // LANES
     whole = pixels // TILE_ROWS * TILE_ROWS
+    rest = pixels - whole
     if whole > 0:
-        _clipped_product(t, 0, ldt, depth, whole, packed, bias_out, 0, vectors, low, high, y, iy, ldy)
-    if whole < pixels:  # the last tile would reach into the next band: it goes elsewhere first
-        _clipped_product(t, whole * ldt, ldt, depth, 1, packed, bias_out, 0, vectors, low, high, a, 0, cout)
-        for r in range(pixels - whole):
+        _clipped_product(t, zero, ldt, depth, whole, packed, bias_out, zero, vectors, low, high, y, iy, ldy)
+    if rest > 0:  # the last tile would reach into the next band: it goes elsewhere first
+        it = whole * ldt
+        _clipped_product(t, it, ldt, depth, rest, packed, bias_out, zero, vectors, low, high, a, zero, cout)
+        for r in range(rest):
             for c in range(0, cout, LANES):
                 vstore(y, iy + (whole + r) * ldy + c, vload(a, r * cout + c))
 

@@ -28,7 +28,9 @@ def finish_forward(partial, counts, gamma, beta, eps, momentum, running_mean, ru
     partial: (blocks, 2, width), flat.  counts: rows of each block.  gamma and so on: (C,), C <= width.
     """
     channels, blocks = gamma.size, counts.size
-    total = counts.sum()
+    total = 0.0
+    for b in range(blocks):
+        total += counts[b]
     mean, square = np.zeros(channels), np.zeros(channels)
     for b in range(blocks):
         place, share = b * 2 * width, counts[b] / total
