@@ -45,6 +45,7 @@ from tinymnv1.kernels.simd import (
     vstore,
     vstore_along,
     vstore_rows,
+    vstore_tail,
     vsub,
     vzero,
 )
@@ -299,13 +300,22 @@ def pack(w, depth, columns, transposed, packed):
         _pack_vector(np.int64(v), w, depth, columns, transposed, packed)
 
 
+@serial
+def _sum_row(partial, i, chunks, chunk_size, columns, total, place):
+    for c in range(0, columns, LANES):
+        n = columns - c
+        s = vload_tail(partial, i + c, n)
+        for chunk in range(1, chunks):
+            s = vadd(s, vload_tail(partial, i + chunk * chunk_size + c, n))
+        if n >= LANES:
+            vstore(total, place + c, s)
+        else:
+            vstore_tail(total, place + c, s, n)
+
+
 @parallel
 def sum_chunks(partial, chunks, chunk_size, ld, rows, columns, total):
     """total[r, c] = sum over the chunks of partial[chunk, r, c]; total: rows of `columns`; partial: rows ld apart."""
-    for r in prange(rows):
-        for c in range(columns):
-            total[r * columns + c] = partial[r * ld + c]
-        for chunk in range(1, chunks):
-            place = chunk * chunk_size + r * ld
-            for c in range(columns):
-                total[r * columns + c] += partial[place + c]
+    for row in prange(rows):
+        r = np.int64(row)
+        _sum_row(partial, r * ld, chunks, chunk_size, columns, total, r * columns)

@@ -29,8 +29,8 @@ def finish_forward(partial, counts, gamma, beta, eps, momentum, running_mean, ru
     """
     channels, blocks = gamma.size, counts.size
     total = 0.0
-    for b in range(blocks):
-        total += counts[b]
+    for count in counts:  # counts.sum() would double the time of compilation
+        total += count
     mean, square = np.zeros(channels), np.zeros(channels)
     for b in range(blocks):
         place, share = b * 2 * width, counts[b] / total
