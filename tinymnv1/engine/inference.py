@@ -20,12 +20,12 @@ import numpy as np
 from tinymnv1.engine import first_run
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.blocks import Window, pack, padded, spread, whole_tiles
+from tinymnv1.kernels.blocks import Window, pack, padded, shares_of_columns, spread, whole_tiles
 from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
 from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference, separable_inference
-from tinymnv1.kernels.simd import LANES, TILE_ROWS
+from tinymnv1.kernels.simd import TILE_ROWS
 from tinymnv1.kernels.strips import ZERO_ROWS
 from tinymnv1.layers import BatchNorm, Layer
 from tinymnv1.model import KERNEL, MobileNetV1
@@ -117,10 +117,9 @@ class Depthwise:
 
     def _share(self, window: Window) -> tuple[int, int]:
         """Rows of a band, and shares of the channels."""
-        vectors = padded(self.channels) // LANES
-        band = equal_bands(window.out_h, BAND_FLOATS // (window.width * self.stride * vectors * LANES))
-        groups = min(max(CHUNKS // (window.images * -(-window.out_h // band)), 1), vectors)
-        return band, groups
+        channels = padded(self.channels)
+        band = equal_bands(window.out_h, BAND_FLOATS // (window.width * self.stride * channels))
+        return band, shares_of_columns(window.images * -(-window.out_h // band), channels)
 
     def call(self, window: Window, x: Array, y: Array) -> Call:
         band, groups = self._share(window)

@@ -22,8 +22,11 @@ def _padded_line(x, height, width, cin, n, h, first, columns, line, il):
     count = (min(width, first + columns) - max(first, 0)) * cin
     for k in range(0, before, LANES):
         vstore(line, il + k, vzero())
-    for k in range(0, count, LANES):
-        vstore(line, il + before + k, vload_tail(x, place + k, count - k))
+    whole = count // LANES * LANES
+    for k in range(0, whole, LANES):
+        vstore(line, il + before + k, vload(x, place + k))
+    if whole < count:
+        vstore(line, il + before + whole, vload_tail(x, place + whole, count - whole))
     for k in range(before + count, length):
         line[il + k] = 0
 
@@ -33,7 +36,8 @@ def gather_rows(window, cin, x, start, rows, a, lda, il):
     """What so many output pixels see of the image, from pixel `start` on: 3 * 3 * cin numbers a row, lda apart.
 
     a[il:] is room for one padded row of the image. The three pixels of a row are neighbours in memory: they are copied
-    as vectors, of which the last one's rest is overwritten by what comes next, or falls into the gap between the rows.
+    as vectors, the first ones of all output pixels, then the second ones. The last one's rest is overwritten by what
+    comes next, or falls into the gap between the rows.
     """
     _, height, width, out_h, out_w, stride, top, left = window
     run, r = 3 * cin, 0
@@ -43,10 +47,10 @@ def gather_rows(window, cin, x, start, rows, a, lda, il):
         for i in range(3):
             first = ow * stride - left
             _padded_line(x, height, width, cin, n, oh * stride - top + i, first, (count - 1) * stride + 3, a, il)
-            source, target = il, r * lda + i * run
-            for _ in range(count):
-                for k in range(0, run, LANES):
-                    vstore(a, target + k, vload(a, source + k))
-                source += stride * cin
-                target += lda
+            for k in range(0, run, LANES):
+                source, target = il + k, r * lda + i * run + k
+                for _ in range(count):
+                    vstore(a, target, vload(a, source))
+                    source += stride * cin
+                    target += lda
         r += count
