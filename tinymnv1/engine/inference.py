@@ -81,7 +81,7 @@ class Stem:
         return window_of(images, height, width, self.config.stem_stride, self.config.padding)
 
     def _shape(self, window: Window) -> ProductShape:
-        return product_shape(window.images * window.out_h * window.out_w, self.taps, self.channels, in_place=True)
+        return product_shape(window.images * window.out_h * window.out_w, self.taps, self.channels)
 
     def scratch(self, window: Window) -> int:
         """Floats of scratch memory a thread needs."""
@@ -140,7 +140,7 @@ class Pointwise:
         self.packed, self.bias = _packed(weight), _padded_row(bias)
 
     def call(self, rows: int, x: Array, y: Array, scratch: Array) -> Call:
-        shape = product_shape(rows, self.cin, self.channels, in_place=True)
+        shape = product_shape(rows, self.cin, self.channels)
         return partial(
             product_inference, shape, NO_WINDOW, NOTHING, x, apart(self.cin), self.packed, self.bias, self.low,
             self.high, y, apart(self.channels), scratch,

@@ -3,9 +3,7 @@
 import numpy as np
 
 from tinymnv1.kernels.blocks import Window, blocks_of, padded, shares_of_columns
-from tinymnv1.kernels.compile import CHUNKS
 from tinymnv1.kernels.fused_pointwise import ProductShape
-from tinymnv1.kernels.simd import LANES
 from tinymnv1.model import KERNEL
 from tinymnv1.ops.window import Array, span
 
@@ -27,18 +25,14 @@ def equal_bands(rows: int, most: int) -> int:
     return -(-rows // -(-rows // max(most, 1)))
 
 
-def product_shape(rows: int, cin: int, cout: int, in_place: bool, split_in: bool = False) -> ProductShape:
+def product_shape(rows: int, cin: int, cout: int, split_in: bool = False) -> ProductShape:
     """How a product of so many rows is cut.
 
-    in_place: a block of rows is read where it lies, or is little work to make: many shares of the columns cost nothing.
     split_in: the columns of the input's gradient may be shared out, too.
     """
     block, blocks = blocks_of(rows)
     groups_in = shares_of_columns(blocks, padded(cin)) if split_in else 1
-    if in_place:
-        groups_out = 1 if blocks >= 4 * CHUNKS else max(padded(cout) // LANES // 8, 1)
-    else:
-        groups_out = shares_of_columns(blocks, padded(cout))
+    groups_out = shares_of_columns(blocks, padded(cout))
     return ProductShape(rows, block, blocks, cin, padded(cin), cout, padded(cout), groups_out, groups_in)
 
 

@@ -129,7 +129,7 @@ class Product:
         cout = weight.shape[-1]
         cin = weight.size // cout
         self.few = weight.size <= FEW_WEIGHTS or window is not NO_WINDOW  # the stem's rows are not kept: gathered twice
-        self.shape = product_shape(rows, cin, cout, in_place=False, split_in=not self.few)
+        self.shape = product_shape(rows, cin, cout, split_in=not self.few)
         self.packed = take(padded(cout) * cin).view(self.kind)
         self.packed_transposed = take(padded(cin) * cout).view(self.kind)
         self.moments = take(self.shape.blocks * 2 * padded(cout))
