@@ -326,13 +326,14 @@ def _begin_to_compile(config: TrainConfig, evaluate: bool) -> None:
     if config.backend == "numba":
         from tinymnv1.engine import first_run  # here: it loads Numba
 
-        beside_inference = []
+        before_inference = []
         if config.engine == "fused":
             precision = config.effective_precision()
             first_run.begin(f"backward {precision}")
-            beside_inference = [f"weights' gradient {precision}"]  # this process has the data to read first
+            # This process has the data to read first. And what inference shares with the backward pass is cached then.
+            before_inference = [f"weights' gradient {precision}"]
         if evaluate:
-            first_run.begin("inference", *beside_inference)
+            first_run.begin(*before_inference, "inference")
 
 
 def _find_lr(config: TrainConfig, dataset: Dataset, folder: Path) -> None:

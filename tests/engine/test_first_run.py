@@ -34,7 +34,7 @@ InferenceEngine(model)(x)
 kernels = [
     fused_pointwise.pointwise_forward, fused_pointwise.pointwise_backward, fused_pointwise.weights_gradient,
     fused_depthwise.depthwise_backward, inference.separable_inference, inference.depthwise_inference,
-    inference.product_inference, inference.pool_inference,
+    inference.product_inference,
 ]
 print(json.dumps({kernel.py_func.__name__: sum(kernel.stats.cache_misses.values()) for kernel in kernels}))
 """
@@ -44,7 +44,7 @@ print(json.dumps({kernel.py_func.__name__: sum(kernel.stats.cache_misses.values(
     ("precision", "begun", "left"),
     [
         ("float32", ["inference"], {"pointwise_forward", "weights_gradient"}),
-        ("bfloat16", ["inference", "weights' gradient bfloat16"], {"pointwise_forward"}),
+        ("bfloat16", ["weights' gradient bfloat16", "inference"], {"pointwise_forward"}),
     ],
 )
 def test_the_first_step_finds_what_another_process_has_compiled(precision, begun, left, tmp_path):
@@ -138,8 +138,8 @@ def test_an_engine_waits_once_for_what_was_begun(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "processes"),
     [
-        ([], [("backward float32",), ("inference", "weights' gradient float32")]),
-        (["--precision", "bfloat16"], [("backward bfloat16",), ("inference", "weights' gradient bfloat16")]),
+        ([], [("backward float32",), ("weights' gradient float32", "inference")]),
+        (["--precision", "bfloat16"], [("backward bfloat16",), ("weights' gradient bfloat16", "inference")]),
         (["--find-lr"], [("backward float32",)]),
         (["--engine", "layers"], [("inference",)]),
         (["--backend", "numpy"], []),

@@ -20,11 +20,12 @@ import numpy as np
 from tinymnv1.engine import first_run
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels.blocks import Window, pack, padded, shares_of_columns, spread, whole_tiles
+from tinymnv1.kernels.blocks import Window, no_norm, pack, padded, shares_of_columns, spread, whole_tiles
 from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
 from tinymnv1.kernels.fused_pointwise import ProductShape
+from tinymnv1.kernels.fused_pool import pool_forward
 from tinymnv1.kernels.gather import line_floats
-from tinymnv1.kernels.inference import depthwise_inference, pool_inference, product_inference, separable_inference
+from tinymnv1.kernels.inference import depthwise_inference, product_inference, separable_inference
 from tinymnv1.kernels.simd import TILE_ROWS
 from tinymnv1.kernels.strips import ZERO_ROWS
 from tinymnv1.layers import BatchNorm, Layer
@@ -90,11 +91,13 @@ class Stem:
     def call(self, window: Window, y: Array, scratch: Array) -> Callable[[Array], None]:
         """What to call with a batch of images, flat."""
         shape, distance = self._shape(window), apart(self.channels)
+        units, numbers, seen = shape.blocks * shape.groups_out, np.array(shape), np.array(window)
 
         def convolve(image: Array) -> None:
             product_inference(
-                shape, window, image, NOTHING, 0, self.packed, self.bias, self.low, self.high, y, distance, scratch
-            )
+                units, numbers, seen, image, NOTHING, 0, self.packed, self.bias, self.low, self.high, y, distance,
+                scratch,
+            )  # fmt: skip
 
         return convolve
 
@@ -125,8 +128,8 @@ class Depthwise:
         band, groups = self._share(window)
         units, distance = window.images * -(-window.out_h // band) * groups, apart(self.channels)
         return partial(
-            depthwise_inference, window, x, distance, self.weight.reshape(-1), self.bias, padded(self.channels),
-            self.low, self.high, y, distance, units, band, groups,
+            depthwise_inference, np.array(window), x, distance, self.weight.reshape(-1), self.bias,
+            padded(self.channels), self.low, self.high, y, distance, units, band, groups,
         )  # fmt: skip
 
 
@@ -142,8 +145,8 @@ class Pointwise:
     def call(self, rows: int, x: Array, y: Array, scratch: Array) -> Call:
         shape = product_shape(rows, self.cin, self.channels)
         return partial(
-            product_inference, shape, NO_WINDOW, NOTHING, x, apart(self.cin), self.packed, self.bias, self.low,
-            self.high, y, apart(self.channels), scratch,
+            product_inference, shape.blocks * shape.groups_out, np.array(shape), np.array(NO_WINDOW), NOTHING, x,
+            apart(self.cin), self.packed, self.bias, self.low, self.high, y, apart(self.channels), scratch,
         )  # fmt: skip
 
 
@@ -191,7 +194,7 @@ class Block:
             rows = window.images * window.out_h * window.out_w
             return [first.call(window, x, y), second.call(rows, y, x, scratch)], x, y
         fused = partial(
-            separable_inference, window, x, apart(first.channels), first.weight.reshape(-1), first.bias,
+            separable_inference, np.array(window), x, apart(first.channels), first.weight.reshape(-1), first.bias,
             padded(first.channels), second.packed, second.bias, padded(second.channels), first.low, first.high, y,
             apart(second.channels), window.images * -(-window.out_h // band), band, second.cin, scratch,
         )  # fmt: skip
@@ -275,8 +278,11 @@ class InferenceEngine:
             more, y, other = block.calls(window, y, other, scratch)
             calls += more
         channels, classes = self._classifier.cin, self._classifier.channels
-        distance = apart(channels)
-        calls.append(partial(pool_inference, y, distance, images, height * width, padded(channels), other, distance))
+        pool = partial(
+            pool_forward, y, apart(channels), no_norm(channels), images, height * width, padded(channels),
+            np.float32(-np.inf), np.float32(np.inf), other,
+        )  # fmt: skip
+        calls.append(pool)
         calls.append(self._classifier.call(images, other, y, scratch))
         return Plan(groups, calls, y[: images * apart(classes)].reshape(images, -1)[:, :classes])
 

@@ -22,11 +22,10 @@ from tinymnv1.engine.inference import InferenceEngine
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, counts_of, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import (
-    ALONG_DY,
     BLOCK_ROWS,
     COEFFICIENTS,
-    SCALE,
     Window,
+    no_norm,
     pack,
     padded,
     spread,
@@ -290,14 +289,9 @@ class Head:
         self.dropout = model.net.layers.get("dropout")
         assert self.dropout is None or isinstance(self.dropout, Dropout)
         images = before.images
-        # No batch norm and no clip here: y = 1 * z + 0, dz = 1 * dy + 0 * z + 0, and bounds that nothing exceeds.
+        # No batch norm and no clip here: bounds that nothing exceeds.
         self.product = Product(take, model.classifier.params["weight"], images, -np.inf, np.inf)
-        self.bn_in, self.bn_out = (
-            aligned_zeros(COEFFICIENTS * padded(n)).reshape(COEFFICIENTS, -1)
-            for n in model.classifier.params["weight"].data.shape
-        )
-        for bn in (self.bn_in, self.bn_out):
-            bn[[SCALE, ALONG_DY]] = 1
+        self.bn_in, self.bn_out = (no_norm(n) for n in model.classifier.params["weight"].data.shape)
         rows = images + TILE_ROWS
         self.pooled = take(rows * before.padded_channels).reshape(rows, before.padded_channels)
         self.dpooled = take(rows * before.padded_channels).reshape(rows, before.padded_channels)
@@ -311,11 +305,12 @@ class Head:
         before, images = self.before, self.before.images
         pixels = before.height * before.width
         pooled = self.pooled.reshape(-1)
-        pool_forward(before.z, before.bn, images, pixels, before.padded_channels, self.low, self.high, pooled)
+        width = before.padded_channels
+        pool_forward(before.z, width, before.bn, images, pixels, width, self.low, self.high, pooled)
         if self.dropout is not None:
             features = self.pooled[:images, : before.channels]
             features[...] = self.dropout.forward(features.copy(), train=True)
-        self.product.forward(pooled, self.bn_in.reshape(-1), self.logits.reshape(-1), scratch)
+        self.product.forward(pooled, self.bn_in, self.logits.reshape(-1), scratch)
         return self.logits[:images, : self.product.shape.channels_out] + self.classifier.params["bias"].data
 
     def backward(self, dlogits: Array, dy: Array, scratch: Array) -> None:
@@ -325,8 +320,8 @@ class Head:
         self.dlogits[:images, classes:] = 0
         dpooled = self.dpooled.reshape(-1)
         self.product.backward(
-            self.dlogits.reshape(-1), self.logits.reshape(-1), self.bn_out.reshape(-1), self.pooled.reshape(-1),
-            self.bn_in.reshape(-1), dpooled, scratch,
+            self.dlogits.reshape(-1), self.logits.reshape(-1), self.bn_out, self.pooled.reshape(-1),
+            self.bn_in, dpooled, scratch,
         )  # fmt: skip
         if self.dropout is not None:
             gradient = self.dpooled[:images, : before.channels]

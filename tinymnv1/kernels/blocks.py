@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
-from tinymnv1.kernels.compile import parallel, serial
+from tinymnv1.kernels.compile import aligned_zeros, parallel, serial
 from tinymnv1.kernels.simd import (
     GRADIENT_ROWS,
     LANES,
@@ -49,6 +49,7 @@ from tinymnv1.kernels.simd import (
     vsub,
     vzero,
 )
+from tinymnv1.ops.window import Array
 
 COEFFICIENTS = 7
 SCALE, SHIFT, MEAN, INV_STD, ALONG_DY, ALONG_Z, CONSTANT = range(COEFFICIENTS)
@@ -75,6 +76,13 @@ class Window(NamedTuple):
     left: int
 
 
+@serial
+def window_of(numbers):
+    """The Window of these eight int64. From Python they come as an array: a NamedTuple takes Numba 2 us to look at."""
+    n = numbers
+    return Window(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7])
+
+
 def padded(channels: int) -> int:
     """Floats of a row of so many channels: a whole number of vectors."""
     return -(-channels // LANES) * LANES
@@ -86,6 +94,13 @@ def spread(channels: int) -> int:
     Rows a power of two apart would share a few sets of the first-level cache, and push each other out of it.
     """
     return padded(channels) + LANES
+
+
+def no_norm(channels: int) -> Array:
+    """The coefficients where there is no batch norm: y = 1 z + 0 and dz = 1 dy + 0 z + 0."""
+    bn = aligned_zeros(COEFFICIENTS * padded(channels)).reshape(COEFFICIENTS, -1)
+    bn[[SCALE, ALONG_DY]] = 1
+    return bn.reshape(-1)
 
 
 def blocks_of(rows: int, most: int = BLOCK_ROWS) -> tuple[int, int]:

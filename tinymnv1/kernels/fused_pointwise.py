@@ -79,6 +79,13 @@ class ProductShape(NamedTuple):
 
 
 @serial
+def shape_of(numbers):
+    """The ProductShape of these nine int64; as `blocks.window_of`."""
+    n = numbers
+    return ProductShape(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8])
+
+
+@serial
 def _forward_unit(unit, shape, window, image, low, high, z_in, bn_in, packed, z_out, a, partial):
     rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape
     group, b = unit // blocks, unit % blocks

@@ -9,22 +9,25 @@ from tinymnv1.kernels.simd import LANES, vadd, vclip, vfma, vload, vmul, vpass, 
 
 
 @serial
-def _pool_image(n, z, bn, pixels, width, low, high, pooled):
+def _pool_image(n, z, distance, bn, pixels, width, low, high, pooled):
     share, bottom, top = vsplat(np.float32(1) / np.float32(pixels)), vsplat(low), vsplat(high)
     for c in range(0, width, LANES):
         scale, shift = vload(bn, SCALE * width + c), vload(bn, SHIFT * width + c)
-        total, place = vzero(), n * pixels * width + c
+        total, place = vzero(), n * pixels * distance + c
         for _ in range(pixels):
             total = vadd(total, vclip(vfma(vload(z, place), scale, shift), bottom, top))
-            place += width
-        vstore(pooled, n * width + c, vmul(total, share))
+            place += distance
+        vstore(pooled, n * distance + c, vmul(total, share))
 
 
 @parallel
-def pool_forward(z, bn, images, pixels, width, low, high, pooled):
-    """pooled (images, width), flat: the mean over an image's pixels of clip(bn(z), low, high)."""
+def pool_forward(z, distance, bn, images, pixels, width, low, high, pooled):
+    """pooled[n] = the mean over an image's pixels of clip(bn(z), low, high): rows of `width`, `distance` apart.
+
+    The inference engine, which has no batch norm left, calls it with one that changes nothing.
+    """
     for n in prange(images):
-        _pool_image(np.int64(n), z, bn, pixels, width, low, high, pooled)
+        _pool_image(np.int64(n), z, distance, bn, pixels, width, low, high, pooled)
 
 
 @serial

@@ -8,8 +8,9 @@ that one image, too, is work for several threads.
 import numpy as np
 from numba import get_thread_id, prange
 
-from tinymnv1.kernels.blocks import share_of_panels
+from tinymnv1.kernels.blocks import share_of_panels, window_of
 from tinymnv1.kernels.compile import parallel, serial
+from tinymnv1.kernels.fused_pointwise import shape_of
 from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
     LANES,
@@ -17,12 +18,9 @@ from tinymnv1.kernels.simd import (
     TILE_ROWS,
     TILE_VECTORS,
     clipped_tile,
-    vadd,
     vload,
-    vmul,
     vsplat,
     vstore,
-    vzero,
 )
 from tinymnv1.kernels.strips import depthwise_row
 
@@ -54,13 +52,13 @@ def _clipped_product(a, ia, lda, depth, rows, packed, bias, first, last, low, hi
 
 @serial
 def _product_unit(unit, shape, window, image, x, ldx, packed, bias, low, high, y, ldy, a):
-    rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape
+    rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape_of(shape)
     group, start = unit // blocks, unit % blocks * block
     first, last = share_of_panels(group, groups, width_out // LANES)
     count = min(block, rows - start)
     if image.size > 0:
         lda = width_in + LANES
-        gather_rows(window, depth // 9, image, start, count, a, lda, block * lda)
+        gather_rows(window_of(window), depth // 9, image, start, count, a, lda, block * lda)
         i = np.int64(0)
         _clipped_product(a, i, lda, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
     else:
@@ -68,19 +66,22 @@ def _product_unit(unit, shape, window, image, x, ldx, packed, bias, low, high, y
 
 
 @parallel
-def product_inference(shape, window, image, x, ldx, packed, bias, low, high, y, ldy, scratch):
+def product_inference(units, shape, window, image, x, ldx, packed, bias, low, high, y, ldy, scratch):
     """y = clip(x @ w + bias, low, high), rows of x and y being ldx and ldy apart.
+
+    shape, window: as arrays.  units: shape.blocks * shape.groups_out.
 
     With an image (N, H, W, cin), flat: its 3x3 convolution instead; x is not read then.
     scratch: (threads, at least block * (width_in + LANES) + line_floats), for an image.
     """
-    for unit in prange(shape.blocks * shape.groups_out):
+    for unit in prange(units):
         a = scratch[get_thread_id()]
         _product_unit(np.int64(unit), shape, window, image, x, ldx, packed, bias, low, high, y, ldy, a)
 
 
 @serial
-def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups):
+def _depthwise_unit(unit, numbers, x, ldx, w, bias, channels, low, high, y, ldy, band, groups):
+    window = window_of(numbers)
     out_h, out_w = window.out_h, window.out_w
     bands, vectors = (out_h + band - 1) // band, channels // LANES
     group, rest = unit % groups, unit // groups
@@ -96,14 +97,17 @@ def _depthwise_unit(unit, window, x, ldx, w, bias, channels, low, high, y, ldy, 
 def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, units, band, groups):
     """y = clip(the depthwise convolution + bias). A unit is `band` rows of an image, and a share of the channels.
 
-    w: as `depthwise_row` wants it.
+    window: as an array.  w: as `depthwise_row` wants it.
     """
     for unit in prange(units):
         _depthwise_unit(np.int64(unit), window, x, ldx, w, bias, channels, low, high, y, ldy, band, groups)
 
 
 @serial
-def _separable_unit(unit, window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a):
+def _separable_unit(
+    unit, numbers, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a
+):
+    window = window_of(numbers)
     out_h, out_w = window.out_h, window.out_w
     bands = (out_h + band - 1) // band
     n, r0 = unit // bands, unit % bands * band
@@ -134,7 +138,7 @@ def separable_inference(
 ):
     """A depthwise and a pointwise convolution in one: what the first makes of a band of rows stays in the cache.
 
-    channels, cout: padded.  depth: channels that there are.  w: as `depthwise_row` wants it.
+    window: as an array.  channels, cout: padded.  depth: channels that there are.  w: as `depthwise_row` wants it.
     scratch: (threads, TILE_ROWS * cout + (whole tiles of band * out_w) * (channels + LANES)).
     """
     for unit in prange(units):
@@ -142,20 +146,3 @@ def separable_inference(
         _separable_unit(
             np.int64(unit), window, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a
         )
-
-
-@serial
-def _pool_image(n, x, ldx, pixels, channels, pooled, ldp):
-    for c in range(0, channels, LANES):
-        total, place = vzero(), n * pixels * ldx + c
-        for _ in range(pixels):
-            total = vadd(total, vload(x, place))
-            place += ldx
-        vstore(pooled, n * ldp + c, vmul(total, vsplat(np.float32(1) / np.float32(pixels))))
-
-
-@parallel
-def pool_inference(x, ldx, images, pixels, channels, pooled, ldp):
-    """pooled[n] = the mean over an image's pixels."""
-    for n in prange(images):
-        _pool_image(np.int64(n), x, ldx, pixels, channels, pooled, ldp)
