@@ -28,6 +28,7 @@ from tinymnv1.kernels.blocks import (
     SCALE,
     SHIFT,
     block_moments,
+    no_norm,
     pack,
     padded,
     spread,
@@ -347,9 +348,14 @@ def test_pooling(n, h, w, c, seed):
     n, pixels, width = len(z), h * w, before.padded_channels
     low, high = np.float32(0), np.float32(6)
     pooled = nan((n + TILE_ROWS) * width)
-    pool_forward(before.z, before.bn, n, pixels, width, low, high, pooled)
+    pool_forward(before.z, width, before.bn, n, pixels, width, low, high, pooled)
     a = np.clip(y, 0, 6)
     check(read(pooled, (n, c)), a.mean(axis=(1, 2)), a)
+    apart = width + LANES  # the inference engine's rows, and no batch norm
+    far, pooled, endless = nan(n * pixels * apart), nan(n * apart), np.float32(np.inf)
+    far.reshape(-1, apart)[:, :width] = read(before.z, (n * pixels, width))
+    pool_forward(far, apart, no_norm(c), n, pixels, width, -endless, endless, pooled)
+    check(pooled.reshape(n, -1)[:, :c], z.mean(axis=(1, 2), dtype=np.float64), z)
     dpooled = rng.normal(size=(n, c)).astype(np.float32)
     chunks = min(16, n)
     dy, partial = nan(before.z.size), nan(chunks * 2 * width)

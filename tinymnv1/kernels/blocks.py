@@ -77,7 +77,7 @@ class Window(NamedTuple):
 
 
 @serial
-def window_of(numbers):
+def as_window(numbers):
     """The Window of these eight int64. From Python they come as an array: a NamedTuple takes Numba 2 us to look at."""
     n = numbers
     return Window(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7])

@@ -79,8 +79,8 @@ class ProductShape(NamedTuple):
 
 
 @serial
-def shape_of(numbers):
-    """The ProductShape of these nine int64; as `blocks.window_of`."""
+def as_shape(numbers):
+    """The ProductShape of these nine int64; as `blocks.as_window`."""
     n = numbers
     return ProductShape(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8])
 

@@ -8,9 +8,9 @@ that one image, too, is work for several threads.
 import numpy as np
 from numba import get_thread_id, prange
 
-from tinymnv1.kernels.blocks import share_of_panels, window_of
+from tinymnv1.kernels.blocks import as_window, share_of_panels
 from tinymnv1.kernels.compile import parallel, serial
-from tinymnv1.kernels.fused_pointwise import shape_of
+from tinymnv1.kernels.fused_pointwise import as_shape
 from tinymnv1.kernels.gather import gather_rows
 from tinymnv1.kernels.simd import (
     LANES,
@@ -52,13 +52,13 @@ def _clipped_product(a, ia, lda, depth, rows, packed, bias, first, last, low, hi
 
 @serial
 def _product_unit(unit, shape, window, image, x, ldx, packed, bias, low, high, y, ldy, a):
-    rows, block, blocks, depth, width_in, _, width_out, groups, _ = shape_of(shape)
+    rows, block, blocks, depth, width_in, _, width_out, groups, _ = as_shape(shape)
     group, start = unit // blocks, unit % blocks * block
     first, last = share_of_panels(group, groups, width_out // LANES)
     count = min(block, rows - start)
     if image.size > 0:
         lda = width_in + LANES
-        gather_rows(window_of(window), depth // 9, image, start, count, a, lda, block * lda)
+        gather_rows(as_window(window), depth // 9, image, start, count, a, lda, block * lda)
         i = np.int64(0)
         _clipped_product(a, i, lda, depth, count, packed, bias, first, last, low, high, y, start * ldy, ldy)
     else:
@@ -81,7 +81,7 @@ def product_inference(units, shape, window, image, x, ldx, packed, bias, low, hi
 
 @serial
 def _depthwise_unit(unit, numbers, x, ldx, w, bias, channels, low, high, y, ldy, band, groups):
-    window = window_of(numbers)
+    window = as_window(numbers)
     out_h, out_w = window.out_h, window.out_w
     bands, vectors = (out_h + band - 1) // band, channels // LANES
     group, rest = unit % groups, unit // groups
@@ -107,7 +107,7 @@ def depthwise_inference(window, x, ldx, w, bias, channels, low, high, y, ldy, un
 def _separable_unit(
     unit, numbers, x, ldx, w, bias, channels, packed, bias_out, cout, low, high, y, ldy, band, depth, a
 ):
-    window = window_of(numbers)
+    window = as_window(numbers)
     out_h, out_w = window.out_h, window.out_w
     bands = (out_h + band - 1) // band
     n, r0 = unit // bands, unit % bands * band
