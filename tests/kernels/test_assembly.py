@@ -163,7 +163,7 @@ def test_a_depthwise_sum_is_three_chains():
 
 
 def masked_store(line):
-    return re.match(r"\s+vmaskmovps\s+%\w+, %\w+, |\s+vmov[au]ps\s+%\w+, .*{%k\d}", line)
+    return re.match(r"\s+vmaskmovps\s+%\w+, %\w+, |\s+vmov[au]ps\s+%\w+, [^%]*\(.*\)\s+{%k\d}", line)
 
 
 @pytest.mark.parametrize("type_of_a", [FLOATS, PAIRS])
