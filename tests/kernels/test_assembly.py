@@ -23,6 +23,7 @@ from tinymnv1.kernels.simd import (
     clipped_tile,
     product_tile,
     store_pair,
+    streaming_tile,
     vload,
     vstore_along,
     vstore_rows,
@@ -136,6 +137,22 @@ def test_a_clipped_tile_stays_in_registers(vectors):
 
     types = (FLOATS, INDEX, FLOATS, FLOATS, INDEX, FLOATS, numba.float32, numba.float32)
     check_tile(loops_with_fma(run, *types), TILE_ROWS * vectors)
+
+
+@pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
+def test_a_streaming_tile_asks_ahead_and_writes_past_the_caches(vectors):
+    """Nothing else tells: the results are the same without."""
+    tile = streaming_tile(TILE_ROWS, vectors)
+
+    @numba.njit
+    def run(a, depth, b, y, ld):
+        tile(a, 0, depth, depth, b, 0, PANEL, y, 0, ld, 64)
+
+    loops = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
+    check_tile(loops, TILE_ROWS * vectors)
+    assert all(any("prefetch" in line for line in loop) for loop in loops)
+    (assembly,) = run.inspect_asm().values()
+    assert len(re.findall(rf"vmovntps\s+%{REGISTER}", assembly)) == TILE_ROWS * vectors
 
 
 def depthwise_loops():

@@ -17,7 +17,7 @@ from numeric import relative_error
 
 from tinymnv1 import kernels, ops
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import strips
+from tinymnv1.kernels import compile
 from tinymnv1.kernels.simd import LANES
 
 JIT = not numba.config.DISABLE_JIT
@@ -126,9 +126,9 @@ def test_asking_for_memory_ahead_changes_no_bit(h, w, c, stride, padding, monkey
         return [y, *kernels.depthwise_backward(y, cache)]
 
     near = results()
-    assert strips.far(x) is None
-    monkeypatch.setattr(strips, "FAR_BYTES", 0)
-    assert strips.far(x) is True
+    assert compile.far(x) is None
+    monkeypatch.setattr(compile, "FAR_BYTES", 0)
+    assert compile.far(x) is True
     for a, b in zip(near, results(), strict=True):
         assert np.array_equal(a, b)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import blocks, gradient_parts, product, simd
+from tinymnv1.kernels import blocks, compile, gradient_parts, product, simd
 from tinymnv1.kernels.gradient_parts import shared_out, whole_gradient
 from tinymnv1.kernels.product import multiply, multiply_transposed
 
@@ -46,6 +46,27 @@ def test_products_of_any_size(rows, depth, columns):
         a, b = a.astype(np.float64), b.astype(np.float64)
         terms = (np.abs(a) @ np.abs(b)).max()  # what was summed: float32 rounds relative to that
         assert relative_error(ours.astype(np.float64), a @ b, terms) <= TOLERANCE
+
+
+@pytest.mark.skipif(simd.PANEL % compile.LINE_FLOATS != 0, reason="a tile's rows are no whole cache lines here")
+@pytest.mark.parametrize("depth", [1, 27, 200])
+def test_products_of_arrays_in_memory(depth, monkeypatch):
+    """They take other tiles, which sum in the same order. Rows of a tile that is not whole, several blocks, panels."""
+    streamed, multiply_blocks = [], product._multiply
+
+    def watched(*args):
+        streamed.append(args[-3])
+        multiply_blocks(*args)
+
+    monkeypatch.setattr(product, "_multiply", watched)
+    for rows in (1, 2 * simd.TILE_ROWS + 1) + (300,) * JIT:
+        for columns in (simd.PANEL, 3 * simd.PANEL, simd.PANEL + simd.LANES):
+            x, w = numbers((rows, depth), 1), numbers((depth, columns), 2)
+            expected = multiply(x, w)
+            with monkeypatch.context() as patch:
+                patch.setattr(compile, "FAR_BYTES", 0)
+                np.testing.assert_array_equal(multiply(x, w), expected)
+            assert streamed[-2:] == [False, columns % simd.PANEL == 0]
 
 
 @pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
@@ -97,25 +118,29 @@ def test_as_few_shares_of_the_columns_as_keep_the_threads_busy(threads, blocks_o
     assert blocks.shares_of_columns(blocks_of_rows, panels * simd.PANEL - 1) == shares
 
 
-def test_products_write_nothing_beyond_their_arrays(monkeypatch):
+@pytest.mark.parametrize("far_bytes", [compile.FAR_BYTES, 0])
+def test_products_write_nothing_beyond_their_arrays(far_bytes, monkeypatch):
     """Register tiles are whole, results need not be: what lies before and behind an array in memory must stay."""
     handed_out = []
 
     def guarded(floats):
-        memory = np.full(floats + 200, 7, np.float32)
+        memory = compile.aligned(floats + 256)
+        memory[:] = 7
         handed_out.append(memory)
-        return memory[100 : 100 + floats]
+        return memory[128 : 128 + floats]
 
     monkeypatch.setattr(product, "aligned", guarded)
-    for rows, columns in ((1, 1), (simd.TILE_ROWS + 1, simd.PANEL + 3), (2 * simd.TILE_ROWS, 2 * simd.PANEL - 1)):
+    monkeypatch.setattr(compile, "FAR_BYTES", far_bytes)
+    tile, panel = simd.TILE_ROWS, simd.PANEL
+    for rows, columns in ((1, 1), (tile + 1, panel + 3), (2 * tile, 2 * panel - 1), (tile + 1, 2 * panel)):
         x, w, dy = numbers((rows, 5), 1), numbers((5, columns), 2), numbers((rows, columns), 3)
         multiply(x, w)
         multiply(dy, w.T)
         multiply_transposed(x, dy)
     assert len(handed_out) >= 6
     for memory in handed_out:
-        assert (memory[:100] == 7).all()
-        assert (memory[-100:] == 7).all()
+        assert (memory[:128] == 7).all()
+        assert (memory[-128:] == 7).all()
 
 
 def test_vectors_are_what_they_say():

@@ -39,6 +39,9 @@ threads. More threads than that find nothing to do in such a reduction."""
 LINE_FLOATS = 64 // 4
 """Floats of a cache line."""
 
+FAR_BYTES = 1 << 23
+"""Arrays of more bytes than that, together, are expected in memory, not in a cache."""
+
 
 def _version() -> str:
     """The vectors' width and a hash of all kernels' sources.
@@ -106,6 +109,11 @@ def scratch_memory(floats: int, take: Callable[[int], Array] | None = None) -> A
 def whole_lines(floats: int) -> int:
     """floats, rounded up to whole cache lines."""
     return -(-floats // LINE_FLOATS) * LINE_FLOATS
+
+
+def far(*arrays: Array) -> bool | None:
+    """True if these arrays are more than FAR_BYTES together, else None: Numba compiles a version for each."""
+    return True if sum(a.nbytes for a in arrays) > FAR_BYTES else None
 
 
 def aligned(floats: int) -> Array:

@@ -21,11 +21,12 @@ from tinymnv1.kernels.compile import (
     aligned_like,
     aligned_zeros,
     as_float32,
+    far,
     gradient_of,
     parallel,
 )
 from tinymnv1.kernels.simd import LANES
-from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row, far
+from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row
 from tinymnv1.kernels.strips_backward import depthwise_row_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span

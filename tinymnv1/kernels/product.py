@@ -5,8 +5,15 @@
 
 They run on register tiles, which know no ends of rows. So a block of x is first copied into scratch memory, rows
 `spread` apart. A tile that would reach beyond y's last row or column goes to scratch memory, too, and what belongs to y
-is copied from there. Where the rows are so short that a copy costs more than it gains (`NARROW`), and end with a whole
-vector, the tiles of the first product read x themselves. How the second one is cut is in `gradient_parts.py`.
+is copied from there. Where the rows are so short that a copy costs more than it gains (`NARROW`), and those of y end
+with a whole vector, the tiles of the first product read x themselves. How the second one is cut is in
+`gradient_parts.py`.
+
+Where x and y are more than the caches hold, a product of short rows waits for memory: for x, which six or fourteen rows
+at once are too many places for the processor to see what comes next; and for y, which is read before it is written. So
+the tiles ask for x as they go, and write y past the caches (`streaming_tile`). On AVX2 (Zen 3), 100,352 rows, that is
+1.4 times the speed from 64 to 32 channels, 1.25 from 32 to 64, 1.15 from 64 to 64, 1.05 to 1.1 from 128 or 256 to as
+many. What comes next finds less of y in the third-level cache: with a batch norm after it, 0.97 to 1.07 of both.
 
 Where partial sums are added in the end, the shapes alone say into how many parts the work is cut, and no two threads
 add into the same number: so results do not depend on the number of threads.
@@ -27,7 +34,7 @@ from tinymnv1.kernels.blocks import (
     spread,
     sum_chunks,
 )
-from tinymnv1.kernels.compile import CHUNKS, aligned, parallel, scratch_memory, serial
+from tinymnv1.kernels.compile import CHUNKS, LINE_FLOATS, aligned, far, parallel, scratch_memory, serial
 from tinymnv1.kernels.gradient_parts import (
     GRADIENT_BLOCK,
     add_part,
@@ -44,6 +51,7 @@ from tinymnv1.kernels.simd import (
     PANEL,
     TILE_ROWS,
     TILE_VECTORS,
+    streaming_tile,
     vload,
     vload_tail,
     vstore,
@@ -60,6 +68,14 @@ BLOCK_FLOATS = 1 << 16
 
 NARROW = 64
 """Rows of up to so many floats need no copy: a block of them is one piece, smaller than the first-level cache."""
+
+NARROW_STREAM = 256
+"""The same where x and y are in memory, and the tiles ask for x as they go (`_stream_panel`)."""
+
+AHEAD_FLOATS = 2048
+"""How far ahead: 8 KiB. Half of it and twice as much were as fast."""
+
+_stream = streaming_tile(TILE_ROWS, TILE_VECTORS)
 
 
 @serial
@@ -88,14 +104,20 @@ def _copy_out(a, ia, lda, rows, columns, y, iy, ldy):
 
 
 @serial
-def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, groups, lda, a):
+def _stream_panel(x, ix, depth, rows, packed, v, y, iy, columns):
+    """`product` for one whole panel, whose first vector is v, and whole tiles; of x and y that are in memory."""
+    for r in range(0, rows, TILE_ROWS):
+        place, to = ix + r * depth, iy + r * columns + v * LANES
+        _stream(x, place, depth, depth, packed, v * depth * LANES, PANEL, y, to, columns, place + AHEAD_FLOATS)
+
+
+@serial
+def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, groups, in_place, streams, lda, a):
     group, start = unit // blocks, unit % blocks * block
     first, last = share_of_panels(group, groups, (columns + LANES - 1) // LANES)
     count, edge = min(block, rows - start), block * lda
     whole = count // TILE_ROWS * TILE_ROWS
-    # A panel that reaches beyond y's last column takes all its rows from a, so y must end with a whole vector if only
-    # the rows of the last tile are to be copied there.
-    if depth <= NARROW and columns % LANES == 0:
+    if in_place:
         tiles, place, ldt = x, start * depth, depth
         _copy_in(x, (start + whole) * depth, depth, count - whole, depth, a, whole * lda, lda)
     else:
@@ -105,7 +127,9 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
     while v < last:
         end = min(v + TILE_VECTORS, last)
         done = whole if end * LANES <= columns else 0
-        if done > 0:
+        if streams:
+            _stream_panel(tiles, place, depth, done, packed, v, y, start * columns, columns)
+        elif done > 0:
             product(tiles, place, ldt, depth, done, packed, v, end, y, start * columns, columns)
         if done < count:
             rest, c = count - done, v * LANES  # `product` adds v * LANES to where it writes: hence edge - c
@@ -115,11 +139,16 @@ def _multiply_unit(unit, x, packed, y, rows, depth, columns, block, blocks, grou
 
 
 @parallel
-def _multiply(x, packed, y, rows, depth, columns, block, blocks, groups, lda, scratch):
-    """A unit of work is a block of rows, and one of `groups` equal shares of the panels."""
+def _multiply(x, packed, y, rows, depth, columns, block, blocks, groups, in_place, streams, lda, scratch):
+    """A unit of work is a block of rows, and one of `groups` equal shares of the panels.
+
+    in_place: tiles read x where it lies, and copy only the rows of the last one.  streams: by `_stream_panel`.
+    """
     for unit in prange(blocks * groups):
         a = scratch[get_thread_id()]
-        _multiply_unit(np.int64(unit), x, packed, y, rows, depth, columns, block, blocks, groups, lda, a)
+        _multiply_unit(
+            np.int64(unit), x, packed, y, rows, depth, columns, block, blocks, groups, in_place, streams, lda, a
+        )
 
 
 @serial
@@ -154,8 +183,13 @@ def multiply(x: Array, w: Array) -> Array:
     y = aligned(rows * columns)
     block, blocks = blocks_of(rows, min(BLOCK_ROWS, max(BLOCK_FLOATS // depth // TILE_ROWS, 1) * TILE_ROWS))
     groups = shares_of_columns(blocks, columns)
-    scratch = scratch_memory(block * (spread(depth) + PANEL))
-    _multiply(x.reshape(-1), packed, y, rows, depth, columns, block, blocks, groups, spread(depth), scratch)
+    # Past the caches go whole lines only. A panel that reaches beyond y's last column takes all its rows from scratch
+    # memory, so for tiles to read x in place, y must end with a whole vector.
+    streams = bool(far(x, y)) and depth <= NARROW_STREAM and columns % PANEL == PANEL % LINE_FLOATS == 0
+    in_place = streams or (depth <= NARROW and columns % LANES == 0)
+    lda = spread(depth)
+    scratch = scratch_memory(block * (lda + PANEL))
+    _multiply(x.reshape(-1), packed, y, rows, depth, columns, block, blocks, groups, in_place, streams, lda, scratch)
     return y.reshape(rows, columns)
 
 

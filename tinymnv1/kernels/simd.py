@@ -11,7 +11,8 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     vclip(v, low, high)                   v limited to [low, high]; a NaN stays a NaN
     vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
     product_tile(rows, vectors, transposed)   makes a register tile of a matrix product (a compiled function);
-    clipped_tile(rows, vectors)               one with a bias and a clip: see `simd_tile.py`
+    clipped_tile(rows, vectors)               one with a bias and a clip;
+    streaming_tile(rows, vectors)             one for arrays that are in memory, not in a cache: see `simd_tile.py`
 
 An array of uint32 holds pairs of bfloat16, a float32 without the lower half of its bits; a product of pairs takes as
 many instructions as one of floats, for twice the numbers. The first of a pair is in the lower half of the uint32. What
@@ -79,4 +80,4 @@ prefetch, numbers_in, store_pair = _vectors.prefetch, _vectors.numbers_in, _vect
 vstore_along, vstore_rows = _vectors.vstore_along, _vectors.vstore_rows
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
-product_tile, clipped_tile = _vectors.product_tile, _vectors.clipped_tile
+product_tile, clipped_tile, streaming_tile = _vectors.product_tile, _vectors.clipped_tile, _vectors.streaming_tile

@@ -14,6 +14,7 @@ from numba.extending import models, register_model
 FLOAT, BIT, INT32, INT64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
 INDEX = types.intp
 ALIGN = 4  # bytes: rows of an image need not begin on a vector's boundary
+TO_READ, SECOND_LEVEL, DATA = INT32(0), INT32(2), INT32(1)  # what LLVM's prefetch is told
 
 
 class BFloat16(ir.Type):
@@ -79,6 +80,18 @@ class Emitter:
 
     def store(self, b: Any, value: Any, pointer: Any) -> None:
         b.store(value, self._as_vector(b, pointer), align=ALIGN)
+
+    def store_past_caches(self, b: Any, value: Any, pointer: Any) -> None:
+        """A non-temporal store: the line is not read from memory first. pointer: on a vector's boundary."""
+        store = b.store(value, self._as_vector(b, pointer), align=4 * self.lanes)
+        store.set_metadata("nontemporal", b.module.add_metadata([INT32(1)]))
+
+    def prefetch(self, b: Any, pointer: Any) -> None:
+        """Ask for the line at `pointer`, which may lie anywhere, to be brought into the second-level cache."""
+        pointer = b.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        b.call(function, [pointer, TO_READ, SECOND_LEVEL, DATA])
 
     def first(self, b: Any, count: Any) -> Any:
         """The mask of the first `count` lanes (none if count <= 0)."""

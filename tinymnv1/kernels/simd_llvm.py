@@ -7,15 +7,11 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tinymnv1.kernels.simd_emitter import ALIGN, INDEX, INT32, INT64, Emitter, VectorType, holds_pairs
-from tinymnv1.kernels.simd_tile import clipped_tile, product_tile
-
-TO_READ, SECOND_LEVEL, DATA = INT32(0), INT32(2), INT32(1)  # what LLVM's prefetch is told
+from tinymnv1.kernels.simd_emitter import ALIGN, INDEX, INT64, Emitter, VectorType, holds_pairs
+from tinymnv1.kernels.simd_tile import clipped_tile, product_tile, streaming_tile
 
 
 def make_vectors(lanes: int) -> SimpleNamespace:
@@ -58,10 +54,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     @intrinsic
     def prefetch(typing: Any, a: Any, i: Any) -> Any:
         def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            pointer = b.bitcast(emit.pointer(context, b, signature.args[0], *args), ir.IntType(8).as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [pointer.type, INT32, INT32, INT32])
-            function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-            b.call(function, [pointer, TO_READ, SECOND_LEVEL, DATA])
+            emit.prefetch(b, emit.pointer(context, b, signature.args[0], *args))
             return context.get_dummy_value()
 
         return types.void(a, INDEX), code
@@ -165,4 +158,5 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vpass=vpass,
         product_tile=partial(product_tile, emit),
         clipped_tile=partial(clipped_tile, emit),
+        streaming_tile=partial(streaming_tile, emit),
     )

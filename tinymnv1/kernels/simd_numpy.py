@@ -116,6 +116,18 @@ def make_vectors(lanes: int) -> SimpleNamespace:
 
         return tile
 
+    def streaming_tile(rows: int, vectors: int) -> Any:
+        plain = product_tile(rows, vectors, transposed=False)
+
+        def tile(
+            a: Array, ia: int, lda: int, depth: int, b: Array, ib: int, ldb: int, y: Array, iy: int, ldy: int,
+            ahead: int,
+        ) -> None:  # fmt: skip
+            assert y[iy:].ctypes.data % (4 * lanes) == ldy % lanes == 0, "a row that is not on a vector's boundary"
+            plain(a, ia, lda, depth, b, ib, ldb, y, iy, ldy)
+
+        return tile
+
     return SimpleNamespace(
         vload=vload,
         vload_tail=vload_tail,
@@ -136,4 +148,5 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vpass=vpass,
         product_tile=product_tile,
         clipped_tile=clipped_tile,
+        streaming_tile=streaming_tile,
     )

@@ -53,8 +53,31 @@ def clipped_tile(emit: Emitter, rows: int, vectors: int) -> Any:
     return tile
 
 
+def streaming_tile(emit: Emitter, rows: int, vectors: int) -> Any:
+    """As `product_tile`, for arrays that are in memory, not in a cache, and rows that lie side by side (lda = depth).
+
+    tile(a, ia, lda, depth, b, ib, ldb, y, iy, ldy, ahead)
+
+    With each k it asks for the cache line of a[ahead + k * rows]: in all, for what a tile `ahead - ia` numbers further
+    on will read. A request between the multiplications costs next to nothing; all of them before the loop would keep
+    the tile's own loads waiting. y is written past the caches, so it is not read from memory first; it begins on a
+    vector's boundary, and the tile covers whole cache lines of it. Another thread sees these numbers after the next
+    barrier, such as the end of a parallel loop.
+    """
+
+    @intrinsic
+    def tile(
+        typing: Any, a: Any, ia: Any, lda: Any, depth: Any, b: Any, ib: Any, ldb: Any, y: Any, iy: Any, ldy: Any,
+        ahead: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(a, INDEX, INDEX, INDEX, b, INDEX, INDEX, y, INDEX, INDEX, INDEX)
+        return signature, _tile_code(emit, rows, vectors, transposed=False, clipped=False, streaming=True)
+
+    return tile
+
+
 def _tile_code(
-    emit: Emitter, rows: int, vectors: int, transposed: bool, clipped: bool
+    emit: Emitter, rows: int, vectors: int, transposed: bool, clipped: bool, streaming: bool = False
 ) -> Callable[[Any, Any, Any, Any], Any]:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         a, ia, lda, depth, b, ib, ldb, y, iy, ldy = args[:10]
@@ -79,6 +102,9 @@ def _tile_code(
         else:
             start = [[emit.zero] * vectors] * rows
 
+        if streaming:
+            a_ahead = emit.pointer(context, builder, signature.args[0], a, args[10])
+
         entry = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.branch(loop)
@@ -87,6 +113,8 @@ def _tile_code(
         for phi, value in ((k, INT64(0)), (a_k, a_start), (b_k, b_start)):
             phi.add_incoming(value, entry)
         total = [[builder.phi(emit.vector) for _ in range(vectors)] for _ in range(rows)]
+        if streaming:
+            emit.prefetch(builder, builder.gep(a_ahead, [builder.mul(k, INT64(rows))]))
         columns = [load(b_k, j) for j in range(vectors)]
         new = []
         for r in range(rows):
@@ -106,9 +134,10 @@ def _tile_code(
         if clipped:
             low, high = emit.splat(builder, args[12]), emit.splat(builder, args[13])
             new = [[emit.between(builder, v, low, high) for v in row] for row in new]
+        store = emit.store_past_caches if streaming else emit.store
         for r in range(rows):
             for j in range(vectors):
-                emit.store(builder, new[r][j], builder.gep(y_rows[r], [place[j]]))
+                store(builder, new[r][j], builder.gep(y_rows[r], [place[j]]))
         return context.get_dummy_value()
 
     return code

@@ -6,10 +6,10 @@ multiply-adds. To keep the weights of one vector of channels in registers and sl
 touches one cache line of every pixel and comes back for the next one later; that was up to three times as slow.
 
 In order, but at some twenty places at once, a few lines at each: the processor does not see what comes next, and waits
-for memory most of the time. So where the arrays are many bytes (`far`), a strip asks ahead for what the strip below it
-will be the first to read and write, a few lines at each vector of channels. On AVX2 (Zen 3) that made it twice as fast;
-to ask for all of them before the loop gained half of that. Where the arrays are in a cache, to ask costs a tenth or
-more.
+for memory most of the time. So where the arrays are many bytes (`compile.far`), a strip asks ahead for what the strip
+below it will be the first to read and write, a few lines at each vector of channels. On AVX2 (Zen 3) that made it twice
+as fast; to ask for all of them before the loop gained half of that. Where the arrays are in a cache, to ask costs a
+tenth or more.
 
 Nothing is padded or copied. Above and below the image the weights are zeros, which lie behind the nine rows of real
 ones, and the pixels are those of the nearest row (where that row holds an infinity, a NaN comes of it); left and right
@@ -18,18 +18,9 @@ of it the pixels are zeros.
 
 from tinymnv1.kernels.compile import LINE_FLOATS, serial
 from tinymnv1.kernels.simd import LANES, prefetch, vclip, vfma, vload, vload_tail, vstore, vstore_tail, vzero
-from tinymnv1.ops.window import Array
 
 ZERO_ROWS = 3
 """Rows of `channels` zeros behind the nine rows of weights."""
-
-FAR_BYTES = 1 << 23
-"""Arrays of more bytes than that, together, are expected in memory, not in a cache."""
-
-
-def far(*arrays: Array) -> bool | None:
-    """True if these arrays are more than FAR_BYTES together, else None: Numba compiles a version for each."""
-    return True if sum(a.nbytes for a in arrays) > FAR_BYTES else None
 
 
 @serial
@@ -107,7 +98,7 @@ def _strip_of_four(
 
     i0, i1, i2: index of the window's leftmost pixel in its three rows; q0, q1, q2: of the weights for them.
     left, right: whether the strip's first and last column of pixels lie inside the image.
-    x_below, y_below: index of what the strip below is the first to read and write.  far: as `far` gives it.
+    x_below, y_below: index of what the strip below is the first to read and write.  far: as `compile.far` gives it.
     """
     for c in range(c0, c1, LANES):
         if far is not None:
@@ -179,7 +170,7 @@ def depthwise_row(window, x, ldx, w, ldw, bias, low, high, y, iy, ldy, image, oh
     x, w, y: flat; ldx, ldw, ldy: the distance of their pixels.  w: nine rows of weights, and ZERO_ROWS of zeros.
     bias: None, or (channels,) to add before the sum is limited to the vectors low and high.
     iy: index of the row's first number in y.  n: None for whole vectors of channels, else of `load`.
-    far: as `far` gives it.
+    far: as `compile.far` gives it.
 
     The last strip is moved back until it fits, and computes again some of what the one before it has computed.
     """

@@ -139,7 +139,7 @@ def _strip_backward(dy, x, w, dx, dw, idw, window, channels, image, h, v, c0, c1
 def depthwise_row_backward(dy, x, w, dx, dw, idw, window, channels, image, h, c0, c1, far):
     """Row h of an image of dx and its share of dw, for channels c0 (a whole number of vectors) up to c1; stride 1 or 2.
 
-    w, dw, idw: as `_strip_backward` wants them.  far: as `strips.far` gives it.
+    w, dw, idw: as `_strip_backward` wants them.  far: as `compile.far` gives it.
     """
     _, _, width, _, _, _, _, left = window
     whole = c1 // LANES * LANES
