@@ -203,7 +203,7 @@ def test_a_strip_asks_ahead_between_its_multiplications(ask):
 
     @numba.njit
     def run(window, x, w, y, channels, ask):
-        depthwise_row(window, x, channels, w, channels, None, None, None, y, 0, channels, 0, 4, 0, channels, None, ask)
+        depthwise_row(window, x, channels, w, None, None, None, y, 0, channels, 0, 4, 0, channels, None, ask)
 
     loops = loops_with_fma(run, window, FLOATS, FLOATS, FLOATS, INDEX, numba.typeof(ask))
     asking = [loop for loop in loops if any("prefetch" in line for line in loop)]

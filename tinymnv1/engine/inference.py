@@ -21,15 +21,15 @@ from tinymnv1.engine import first_run
 from tinymnv1.engine.shares import NO_WINDOW, NOTHING, equal_bands, product_shape, window_of
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.blocks import Window, no_norm, pack, padded, shares_of_columns, spread, whole_tiles
-from tinymnv1.kernels.compile import CHUNKS, aligned, aligned_zeros, scratch_memory
+from tinymnv1.kernels.compile import CHUNKS, aligned, scratch_memory
 from tinymnv1.kernels.fused_pointwise import ProductShape
 from tinymnv1.kernels.fused_pool import pool_forward
 from tinymnv1.kernels.gather import line_floats
 from tinymnv1.kernels.inference import depthwise_inference, product_inference, separable_inference
 from tinymnv1.kernels.simd import TILE_ROWS
-from tinymnv1.kernels.strips import ZERO_ROWS
+from tinymnv1.kernels.strips import packed_filter
 from tinymnv1.layers import BatchNorm, Layer
-from tinymnv1.model import KERNEL, MobileNetV1
+from tinymnv1.model import MobileNetV1
 from tinymnv1.ops.window import Array
 
 BAND_FLOATS = 1 << 15  # of its input that one unit of work of a depthwise convolution reads: 128 KiB
@@ -110,10 +110,7 @@ class Depthwise:
         scale, shift = _folded(norm)
         self.stride, self.padding, self.low, self.high = stride, padding, np.float32(low), np.float32(high)
         self.channels = scale.size
-        rows = KERNEL * KERNEL + ZERO_ROWS
-        self.weight = aligned_zeros(rows * padded(self.channels)).reshape(rows, -1)
-        self.weight[: KERNEL * KERNEL, : self.channels] = (weight * scale).reshape(KERNEL * KERNEL, -1)
-        self.bias = _padded_row(shift)
+        self.filter, self.bias = packed_filter(weight * scale), _padded_row(shift)
 
     def window(self, images: int, height: int, width: int) -> Window:
         return window_of(images, height, width, self.stride, self.padding)
@@ -128,7 +125,7 @@ class Depthwise:
         band, groups = self._share(window)
         units, distance = window.images * -(-window.out_h // band) * groups, apart(self.channels)
         return partial(
-            depthwise_inference, np.array(window), x, distance, self.weight.reshape(-1), self.bias,
+            depthwise_inference, np.array(window), x, distance, self.filter, self.bias,
             padded(self.channels), self.low, self.high, y, distance, units, band, groups,
         )  # fmt: skip
 
@@ -194,7 +191,7 @@ class Block:
             rows = window.images * window.out_h * window.out_w
             return [first.call(window, x, y), second.call(rows, y, x, scratch)], x, y
         fused = partial(
-            separable_inference, np.array(window), x, apart(first.channels), first.weight.reshape(-1), first.bias,
+            separable_inference, np.array(window), x, apart(first.channels), first.filter, first.bias,
             padded(first.channels), second.packed, second.bias, padded(second.channels), first.low, first.high, y,
             apart(second.channels), window.images * -(-window.out_h // band), band, second.cin, scratch,
         )  # fmt: skip

@@ -26,8 +26,8 @@ from tinymnv1.kernels.compile import (
     parallel,
 )
 from tinymnv1.kernels.simd import LANES
-from tinymnv1.kernels.strips import ZERO_ROWS, depthwise_row
-from tinymnv1.kernels.strips_backward import depthwise_row_backward
+from tinymnv1.kernels.strips import depthwise_row, packed_filter
+from tinymnv1.kernels.strips_backward import ZERO_ROWS, depthwise_row_backward
 from tinymnv1.ops.depthwise import Cache, check_depthwise
 from tinymnv1.ops.window import Array, span
 
@@ -43,12 +43,10 @@ def _forward3(window, x, w, y, channels, far):
     for r in prange(window.images * out_h):
         row = np.int64(r)
         n, oh, place = row // out_h, row % out_h, row * out_w * channels
-        depthwise_row(
-            window, x, channels, w, channels, None, None, None, y, place, channels, n, oh, 0, whole, None, far
-        )
+        depthwise_row(window, x, channels, w, None, None, None, y, place, channels, n, oh, 0, whole, None, far)
         if whole < channels:
             depthwise_row(
-                window, x, channels, w, channels, None, None, None, y, place, channels, n, oh, whole, channels,
+                window, x, channels, w, None, None, None, y, place, channels, n, oh, whole, channels,
                 channels - whole, far,
             )  # fmt: skip
 
@@ -114,9 +112,7 @@ def depthwise_forward(x: Array, w: Array, stride: int = 1, padding: str = "symme
     if w.shape[:2] == (3, 3):
         images, height, width, channels = x.shape
         window = Window(images, height, width, out_h, out_w, stride, top, left)
-        weights = aligned_zeros(w.size + ZERO_ROWS * channels)
-        weights[: w.size] = w.reshape(-1)
-        _forward3(window, x.reshape(-1), weights, y, channels, far(x, y))
+        _forward3(window, x.reshape(-1), packed_filter(w), y, channels, far(x, y))
     y = y.reshape(x.shape[0], out_h, out_w, x.shape[3])
     if w.shape[:2] != (3, 3):
         _forward_any(x, w, y, stride, top, left)

@@ -90,7 +90,7 @@ def _depthwise_unit(unit, numbers, x, ldx, w, bias, channels, low, high, y, ldy,
     bottom, top = vsplat(low), vsplat(high)
     for oh in range(r0, min(r0 + band, out_h)):
         iy = (n * out_h + oh) * out_w * ldy
-        depthwise_row(window, x, ldx, w, channels, bias, bottom, top, y, iy, ldy, n, oh, c0, c1, None, None)
+        depthwise_row(window, x, ldx, w, bias, bottom, top, y, iy, ldy, n, oh, c0, c1, None, None)
 
 
 @parallel
@@ -117,7 +117,7 @@ def _separable_unit(
     for r in range(rows):
         it = r * out_w * ldt
         depthwise_row(
-            window, x, ldx, w, channels, bias, bottom, top, t, it, ldt, n, r0 + r, zero, channels, None, None
+            window, x, ldx, w, bias, bottom, top, t, it, ldt, n, r0 + r, zero, channels, None, None
         )  # fmt: skip
     iy, vectors = (n * out_h + r0) * out_w * ldy, cout // LANES
     whole = pixels // TILE_ROWS * TILE_ROWS

@@ -12,6 +12,9 @@ from tinymnv1.kernels.strips import ahead, column, load, row_start, store
 STRIP = 4
 """Pixels of a strip."""
 
+ZERO_ROWS = 3
+"""Rows of `channels` zeros behind the nine rows of weights."""
+
 
 @serial
 def _exists(i, count, inside):
