@@ -196,17 +196,29 @@ def test_what_the_clip_let_pass_is_stored_whole(type_of_a):
         assert not [line for line in loop if masked_store(line)]
 
 
-@pytest.mark.parametrize("ask", [True, None])
-def test_a_strip_asks_ahead_between_its_multiplications(ask):
-    """Nothing else tells: the results are the same without, and half as fast."""
+def strip_loops(ask):
+    """The loops over channels of all kinds of strips: of four outputs, of two, and of one."""
     window = numba.typeof(Window(1, 8, 8, 8, 8, 1, 1, 1))
 
     @numba.njit
     def run(window, x, w, y, channels, ask):
         depthwise_row(window, x, channels, w, None, None, None, y, 0, channels, 0, 4, 0, channels, None, ask)
 
-    loops = loops_with_fma(run, window, FLOATS, FLOATS, FLOATS, INDEX, numba.typeof(ask))
-    asking = [loop for loop in loops if any("prefetch" in line for line in loop)]
+    return loops_with_fma(run, window, FLOATS, FLOATS, FLOATS, INDEX, numba.typeof(ask))
+
+
+@pytest.mark.parametrize("ask", [True, None])
+def test_a_strip_stays_in_registers(ask):
+    loops = strip_loops(ask)
+    assert {sum(bool(fma(line)) for line in loop) for loop in loops} == {36, 18, 9}
+    for loop in loops:
+        assert not [line for line in loop if on_the_stack(line) and REGISTER in line]
+
+
+@pytest.mark.parametrize("ask", [True, None])
+def test_a_strip_asks_ahead_between_its_multiplications(ask):
+    """Nothing else tells: the results are the same without, and half as fast."""
+    asking = [loop for loop in strip_loops(ask) if any("prefetch" in line for line in loop)]
     multiplications = {36, 18} if ask else set()  # of four outputs, and of two
     assert {sum(bool(fma(line)) for line in loop) for loop in asking} == multiplications
 
