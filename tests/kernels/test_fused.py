@@ -260,22 +260,39 @@ def test_gathered_rows_are_what_each_pixel_sees(h, w, cin, stride, padding, data
     np.testing.assert_array_equal(a[: rows * lda].reshape(rows, lda)[:, : 9 * cin], seen[start : start + rows])
 
 
+def unpacked(packed, rows, columns):
+    """(rows, whole vectors of columns): each number where the docstring of `pack` says that it is."""
+    vectors = padded(columns) // LANES
+    whole = vectors // TILE_VECTORS * TILE_VECTORS
+    panels = [packed[p * rows * LANES :][: rows * PANEL].reshape(rows, PANEL) for p in range(0, whole, TILE_VECTORS)]
+    panels += [packed[v * rows * LANES :][: rows * LANES].reshape(rows, LANES) for v in range(whole, vectors)]
+    return np.concatenate(panels, axis=1)
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(depth=st.integers(1, 40), columns=st.integers(1, 3 * PANEL), seed=SEED)
 def test_packed_weights_come_back(depth, columns, seed):
-    """As the docstring of `pack` says where each weight is; and packing the transpose gives the same bits."""
+    """And packing the transpose gives the same bits."""
     w = np.random.default_rng(seed).normal(size=(depth, columns)).astype(np.float32)
     packed, other = nan(padded(columns) * depth), nan(padded(columns) * depth)
     pack(w.reshape(-1), depth, columns, False, packed)
     pack(np.ascontiguousarray(w.T).reshape(-1), depth, columns, True, other)
     np.testing.assert_array_equal(packed, other)
-    vectors = padded(columns) // LANES
-    whole = vectors // TILE_VECTORS * TILE_VECTORS
-    panels = [packed[p * depth * LANES :][: depth * PANEL].reshape(depth, PANEL) for p in range(0, whole, TILE_VECTORS)]
-    panels += [packed[v * depth * LANES :][: depth * LANES].reshape(depth, LANES) for v in range(whole, vectors)]
-    unpacked = np.concatenate(panels, axis=1)
-    np.testing.assert_array_equal(unpacked[:, :columns], w)
-    assert not unpacked[:, columns:].any()
+    np.testing.assert_array_equal(unpacked(packed, depth, columns)[:, :columns], w)
+    assert not unpacked(packed, depth, columns)[:, columns:].any()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(depth=st.integers(1, 40), columns=st.integers(1, 3 * PANEL), seed=SEED)
+def test_packed_pairs_come_back(depth, columns, seed):
+    """Rounded as PyTorch rounds; two rows in one, and zeros for the partner that the last one may lack."""
+    w, rows = np.random.default_rng(seed).normal(size=(depth, columns)).astype(np.float32), (depth + 1) // 2
+    expected = np.zeros((2 * rows, padded(columns)), np.uint32)
+    expected[:depth, :columns] = torch.tensor(w).bfloat16().view(torch.uint16).numpy()
+    for transposed, source in ((False, w), (True, w.T)):
+        packed = np.full(padded(columns) * rows, 7, np.uint32)
+        pack(np.ascontiguousarray(source).reshape(-1), depth, columns, transposed, packed)
+        np.testing.assert_array_equal(unpacked(packed, rows, columns), expected[::2] | expected[1::2] << 16)
 
 
 @numba.njit

@@ -163,6 +163,22 @@ def test_vectors_are_what_they_say():
         assert not y[2 * lanes :].any()
 
 
+def test_a_block_is_transposed():
+    """And nothing around it is touched."""
+    lanes = simd.LANES
+
+    @numba.njit
+    def run(x, y):
+        simd.transpose_block(x, 1, lanes + 3, y, 2, lanes + 1)
+
+    x, y = numbers((lanes + 1) * (lanes + 3), 0), np.full(lanes * (lanes + 1) + 2, 7, np.float32)
+    run(x, y)
+    rows = y[2:].reshape(lanes, lanes + 1)
+    np.testing.assert_array_equal(rows[:, :lanes], x[1:][: lanes * (lanes + 3)].reshape(lanes, -1)[:, :lanes].T)
+    assert (rows[:, lanes] == 7).all()
+    assert (y[:2] == 7).all()
+
+
 def as_bfloat16(x):
     """The bits, rounded by PyTorch."""
     return torch.tensor(x).bfloat16().view(torch.uint16).numpy()

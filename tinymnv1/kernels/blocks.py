@@ -35,6 +35,7 @@ from tinymnv1.kernels.simd import (
     numbers_in,
     product_tile,
     store_pair,
+    transpose_block,
     vadd,
     vclip,
     vfma,
@@ -56,6 +57,9 @@ SCALE, SHIFT, MEAN, INV_STD, ALONG_DY, ALONG_Z, CONSTANT = range(COEFFICIENTS)
 
 BLOCK_ROWS = 126 // TILE_ROWS * TILE_ROWS
 """Rows of a block: long enough for the product to pay for what it loads, short enough for the second-level cache."""
+
+PACK_ROWS = 8
+"""Rows that `pack` reads side by side: as many places at once as the processor sees coming."""
 
 _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
@@ -272,27 +276,22 @@ def block_moments(z, iz, width, rows, first, last, partial, i):
 
 
 @serial
-def _pack_vector(v, w, depth, columns, transposed, packed):
-    vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
+def _packed_place(v, rows, vectors):
+    """Where vector v of columns begins in packed weights of so many rows, and how far its rows are apart."""
     p = v // TILE_VECTORS * TILE_VECTORS
-    whole = p + TILE_VECTORS <= vectors
-    # One vector of a panel: its first row's place, and from one row to the next.
-    step = PANEL if whole else LANES
-    place = p * rows * LANES + (v - p) * LANES if whole else v * rows * LANES
-    if transposed:
-        # A row of w is a column here. Sixteen of its numbers at a time: one cache line is read, and sixteen written to.
-        zero = np.float32(0)
-        for k0 in range(0, rows, 16):
-            for j in range(LANES):
-                c = v * LANES + j
-                for k in range(k0, min(k0 + 16, rows)):
-                    first, second = c * depth + k * numbers, k * numbers + 1
-                    x = w[first] if c < columns else zero
-                    y = w[first + 1] if c < columns and second < depth else zero
-                    store_pair(packed, place + k * step + j, x, y)
-    else:
+    if p + TILE_VECTORS <= vectors:
+        return p * rows * LANES + (v - p) * LANES, PANEL
+    return v * rows * LANES, LANES
+
+
+@serial
+def _pack_rows(first, w, depth, columns, packed):
+    """PACK_ROWS rows of packed, or as many as there are from `first` on."""
+    vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
+    for v in range(vectors):
+        place, step = _packed_place(v, rows, vectors)
         n = columns - v * LANES
-        for k in range(rows):
+        for k in range(first, min(first + PACK_ROWS, rows)):
             i, second = k * numbers * columns + v * LANES, k * numbers + 1
             x = vload(w, i) if n >= LANES else vload_tail(w, i, n)
             if numbers == 1:
@@ -300,6 +299,34 @@ def _pack_vector(v, w, depth, columns, transposed, packed):
             else:
                 y = vload_tail(w, i + columns, n) if second < depth else vzero()
                 vstore_rows(packed, place + k * step, 0, x, y)
+
+
+@serial
+def _pack_transposed(panel, w, depth, columns, packed):
+    """One panel, whose columns are rows of w; the last one may be less than a panel."""
+    vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
+    zero, first = np.float32(0), panel * TILE_VECTORS
+    for k0 in range(0, depth, LANES):
+        for v in range(first, min(first + TILE_VECTORS, vectors)):
+            place, step = _packed_place(v, rows, vectors)
+            c0 = v * LANES
+            if c0 + LANES <= columns and k0 + LANES <= depth:
+                transpose_block(w, c0 * depth + k0, depth, packed, place + k0 // numbers * step, step)
+            else:
+                for k in range(k0 // numbers, min((k0 + LANES) // numbers, rows)):
+                    for c in range(c0, c0 + LANES):
+                        i, second = c * depth + k * numbers, k * numbers + 1
+                        x = w[i] if c < columns else zero
+                        y = w[i + 1] if c < columns and second < depth else zero
+                        store_pair(packed, place + k * step + c - c0, x, y)
+
+
+@serial
+def _pack_unit(unit, w, depth, columns, transposed, packed):
+    if transposed:
+        _pack_transposed(unit, w, depth, columns, packed)
+    else:
+        _pack_rows(unit * PACK_ROWS, w, depth, columns, packed)
 
 
 @parallel
@@ -310,9 +337,12 @@ def pack(w, depth, columns, transposed, packed):
     fill a panel have a panel of LANES columns each. Either way, a panel whose first vector is v begins at
     v * depth * LANES; if packed holds pairs (w[k, c], w[k + 1, c]), at v * terms * LANES.
     transposed: w is (columns, depth), and its transpose is packed.
+
+    A unit of work is a few rows of w: a whole panel of long rows would touch a page of memory for each line.
     """
-    for v in prange((columns + LANES - 1) // LANES):
-        _pack_vector(np.int64(v), w, depth, columns, transposed, packed)
+    units = (columns + PANEL - 1) // PANEL if transposed else (terms(packed, depth) + PACK_ROWS - 1) // PACK_ROWS
+    for unit in prange(units):
+        _pack_unit(np.int64(unit), w, depth, columns, transposed, packed)
 
 
 @serial

@@ -13,6 +13,7 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     product_tile(rows, vectors, transposed)   makes a register tile of a matrix product (a compiled function);
     clipped_tile(rows, vectors)               one with a bias and a clip;
     streaming_tile(rows, vectors)             one for arrays that are in memory, not in a cache: see `simd_tile.py`
+    transpose_block(x, i, ldx, y, iy, ldy)    LANES rows of LANES floats from x[i] on, transposed, to y[iy] and on
 
 An array of uint32 holds pairs of bfloat16, a float32 without the lower half of its bits; a product of pairs takes as
 many instructions as one of floats, for twice the numbers. The first of a pair is in the lower half of the uint32. What
@@ -22,6 +23,7 @@ the kernels that know both do with either:
     vstore_along(a, i, c, v)              v into a row that begins at index i, from its number c on (c is even)
     vstore_rows(a, i, ld, v, w)           v into one row, w into the next: at i and i + ld; as pairs (v, w), both at i
     store_pair(a, i, x, y)                the pair (x, y); or x alone
+    transpose_block(...)                  pairs, if y holds them, of two numbers that were neighbours in a row of x
 
 Arrays are flat and float32 otherwise, and indices are not checked: an index outside the array reads or writes foreign
 memory.
@@ -79,5 +81,6 @@ vload, vload_tail, vstore, vstore_tail = _vectors.vload, _vectors.vload_tail, _v
 prefetch, numbers_in, store_pair = _vectors.prefetch, _vectors.numbers_in, _vectors.store_pair
 vstore_along, vstore_rows = _vectors.vstore_along, _vectors.vstore_rows
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
+transpose_block = _vectors.transpose_block
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
 product_tile, clipped_tile, streaming_tile = _vectors.product_tile, _vectors.clipped_tile, _vectors.streaming_tile

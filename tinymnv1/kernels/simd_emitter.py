@@ -118,6 +118,24 @@ class Emitter:
         all_first = ir.Constant(self.integers, [0] * self.lanes)
         return b.shuffle_vector(b.insert_element(undefined, scalar, INT32(0)), undefined, all_first)
 
+    def transposed(self, b: Any, rows: list[Any]) -> list[Any]:
+        """The columns of `lanes` vectors, as vectors.
+
+        Blocks of d by d numbers change places across the diagonal, for d = 1, 2, 4, ...: each pair of rows d apart
+        swaps what has bit d of its column set in the first with what has it clear in the second.
+        """
+        d = 1
+        while d < self.lanes:
+            upper = [self.lanes + c - d if c & d else c for c in range(self.lanes)]
+            lower = [self.lanes + c if c & d else c + d for c in range(self.lanes)]
+            for r in range(self.lanes):
+                if not r & d:
+                    v, w = rows[r], rows[r + d]
+                    for place, order in ((r, upper), (r + d, lower)):
+                        rows[place] = b.shuffle_vector(v, w, ir.Constant(self.integers, order))
+            d *= 2
+        return rows
+
     def fma(self, b: Any, x: Any, y: Any, z: Any) -> Any:
         """x * y + z, rounded once. Declared by hand: llvmlite's `declare_intrinsic` refuses vectors."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)

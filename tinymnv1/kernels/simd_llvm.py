@@ -102,6 +102,22 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         return types.void(a, INDEX, types.float32, types.float32), code
 
     @intrinsic
+    def transpose_block(typing: Any, x: Any, i: Any, ldx: Any, y: Any, iy: Any, ldy: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            x, i, ldx, y, iy, ldy = args
+            start = emit.pointer(context, b, signature.args[0], x, i)
+            place = emit.pointer(context, b, signature.args[3], y, iy)
+            rows = emit.transposed(b, [emit.load(b, b.gep(start, [b.mul(ldx, INT64(j))])) for j in range(lanes)])
+            if holds_pairs(signature.args[3]):
+                rows = [emit.pair(b, v, w) for v, w in zip(rows[::2], rows[1::2], strict=True)]
+            for k, row in enumerate(rows):
+                pointer = b.gep(place, [b.mul(ldy, INT64(k))])
+                b.store(row, b.bitcast(pointer, row.type.as_pointer()), align=ALIGN)
+            return context.get_dummy_value()
+
+        return types.void(x, INDEX, INDEX, y, INDEX, INDEX), code
+
+    @intrinsic
     def vzero(typing: Any) -> Any:
         return vector(), lambda context, b, signature, args: emit.zero
 
@@ -148,6 +164,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vstore_along=vstore_along,
         vstore_rows=vstore_rows,
         store_pair=store_pair,
+        transpose_block=transpose_block,
         vzero=vzero,
         vsplat=vsplat,
         vadd=vadd,

@@ -72,6 +72,11 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     def store_pair(a: Array, i: int, x: float, y: float) -> None:
         a[i] = x if numbers_in(a) == 1 else pair(np.float32(x), np.float32(y))
 
+    def transpose_block(x: Array, i: int, ldx: int, y: Array, iy: int, ldy: int) -> None:
+        columns, step = np.stack([vload(x, i + j * ldx) for j in range(lanes)]).T, numbers_in(y)
+        for k in range(0, lanes, step):
+            vstore(y, iy + k // step * ldy, columns[k] if step == 1 else pair(columns[k], columns[k + 1]))
+
     def vzero() -> Array:
         return np.zeros(lanes, np.float32)
 
@@ -138,6 +143,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vstore_along=vstore_along,
         vstore_rows=vstore_rows,
         store_pair=store_pair,
+        transpose_block=transpose_block,
         vzero=vzero,
         vsplat=vsplat,
         vadd=np.add,
