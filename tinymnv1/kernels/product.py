@@ -13,7 +13,7 @@ Where x and y are more than the caches hold, a product of short rows waits for m
 at once are too many places for the processor to see what comes next; and for y, which is read before it is written. So
 the tiles ask for x as they go, and write y past the caches (`streaming_tile`). On AVX2 (Zen 3), 100,352 rows, that is
 1.4 times the speed from 64 to 32 channels, 1.25 from 32 to 64, 1.15 from 64 to 64, 1.05 to 1.1 from 128 or 256 to as
-many. What comes next finds less of y in the third-level cache: with a batch norm after it, 0.97 to 1.07 of both.
+many. What comes next finds less of y in the third-level cache: with a batch norm after it, 0.96 to 1.07.
 
 Where partial sums are added in the end, the shapes alone say into how many parts the work is cut, and no two threads
 add into the same number: so results do not depend on the number of threads.
