@@ -17,6 +17,7 @@ from numba import config, get_num_threads, njit
 
 from tinymnv1.errors import ConfigError
 from tinymnv1.kernels.compile_time import short_compilation
+from tinymnv1.kernels.kept_memory import uninitialised
 from tinymnv1.kernels.simd import SIMD
 from tinymnv1.ops.window import Array, require_gradient
 
@@ -122,7 +123,7 @@ def aligned(floats: int) -> Array:
     A vector of 16 floats is a cache line. If arrays are out of step with it, each access touches two. For small arrays
     that are read again and again, weights and sums, this has cost up to half of a kernel's time.
     """
-    buffer = np.empty(floats + LINE_FLOATS, np.float32)
+    buffer = uninitialised(floats + LINE_FLOATS)
     skip = -(buffer.ctypes.data // 4) % LINE_FLOATS
     return buffer[skip : skip + floats]
 
