@@ -7,6 +7,7 @@ up it re-exports from `ops`, so that a layer can be given either module.
     product.py    matrix products: pointwise, linear and conv2d are made of them
     depthwise.py  the depthwise convolution; its rows on the same vectors in strips.py and strips_backward.py
     compile.py    how all of it is compiled; compile_time.py, what keeps that short
+    kept_memory.py   where large results go: memory that is kept, not new pages each time
 
 These serve the layers. The engines' kernels are not exported here: `fused_*.py`, `gather.py` and `moments.py` for
 training, `inference.py` for inference, on blocks of rows (`blocks.py`) that the layers' products use, too.
