@@ -20,10 +20,10 @@ from tinymnv1.kernels.simd import (
     SIMD,
     TILE_ROWS,
     TILE_VECTORS,
+    asking_tile,
     clipped_tile,
     product_tile,
     store_pair,
-    streaming_tile,
     vload,
     vstore_along,
     vstore_rows,
@@ -85,10 +85,10 @@ def check_tile(loops, multiplications):
 
 
 @pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_register_tile_stays_in_registers(vectors, transposed):
+@pytest.mark.parametrize(("transposed", "adds"), [(False, False), (True, False), (True, True)])
+def test_a_register_tile_stays_in_registers(vectors, transposed, adds):
     rows = GRADIENT_ROWS if transposed else TILE_ROWS
-    tile = product_tile(rows, vectors, transposed=transposed)
+    tile = product_tile(rows, vectors, transposed, adds)
 
     @numba.njit
     def run(a, depth, b, y, ld):
@@ -139,20 +139,20 @@ def test_a_clipped_tile_stays_in_registers(vectors):
     check_tile(loops_with_fma(run, *types), TILE_ROWS * vectors)
 
 
-@pytest.mark.parametrize("vectors", [TILE_VECTORS, 1])
-def test_a_streaming_tile_asks_ahead_and_writes_past_the_caches(vectors):
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_asking_tile_asks_ahead_and_a_streaming_one_writes_past_the_caches(streams):
     """Nothing else tells: the results are the same without."""
-    tile = streaming_tile(TILE_ROWS, vectors)
+    tile = asking_tile(TILE_ROWS, TILE_VECTORS, streams=streams)
 
     @numba.njit
     def run(a, depth, b, y, ld):
-        tile(a, 0, depth, depth, b, 0, PANEL, y, 0, ld, 64)
+        tile(a, 0, depth, depth, b, 0, PANEL, y, 0, ld, a, 64)
 
     loops = loops_with_fma(run, FLOATS, INDEX, FLOATS, FLOATS, INDEX)
-    check_tile(loops, TILE_ROWS * vectors)
+    check_tile(loops, TILE_ROWS * TILE_VECTORS)
     assert all(any("prefetch" in line for line in loop) for loop in loops)
     (assembly,) = run.inspect_asm().values()
-    assert len(re.findall(rf"vmovntps\s+%{REGISTER}", assembly)) == TILE_ROWS * vectors
+    assert len(re.findall(rf"vmovntps\s+%{REGISTER}", assembly)) == streams * TILE_ROWS * TILE_VECTORS
 
 
 def depthwise_loops():

@@ -163,6 +163,7 @@ def test_depthwise_stage(n, h, w, c, stride, padding, floats, seed):
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(n=IMAGES, h=SIDE, w=SIDE, cin=CHANNELS, cout=CHANNELS, few=st.booleans(), seed=SEED)
 @example(n=2, h=9, w=7, cin=300 if JIT else 40, cout=290 if JIT else 50, few=False, seed=1)  # columns in shares
+@example(n=9 if JIT else 2, h=9, w=9, cin=30, cout=20, few=False, seed=3)  # several blocks of the weights' gradient
 @example(n=20 if JIT else 2, h=9, w=9, cin=5, cout=7, few=True, seed=1)  # more rows than there are chunks
 def test_pointwise_stage(n, h, w, cin, cout, few, seed):
     """few: a sum of the weights' gradient for each chunk of rows; else its columns are shared out."""
@@ -185,6 +186,7 @@ def bfloat16(x):
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(n=IMAGES, h=SIDE, w=SIDE, cin=CHANNELS, cout=CHANNELS, few=st.booleans(), seed=SEED)
 @example(n=2, h=9, w=7, cin=300 if JIT else 40, cout=290 if JIT else 50, few=False, seed=1)  # columns in shares
+@example(n=9 if JIT else 2, h=9, w=9, cin=30, cout=20, few=False, seed=3)  # several blocks of the weights' gradient
 @example(n=21 if JIT else 3, h=9, w=9, cin=5, cout=7, few=True, seed=1)  # chunks, and an odd number of rows
 @example(n=3, h=1, w=1, cin=1, cout=1, few=True, seed=2)
 def test_pointwise_stage_of_pairs(n, h, w, cin, cout, few, seed):

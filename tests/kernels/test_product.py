@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numeric import relative_error
 
 from tinymnv1.errors import ConfigError
-from tinymnv1.kernels import blocks, compile, gradient_parts, product, simd
+from tinymnv1.kernels import blocks, compile, gradient_parts, product, product_parts, simd
 from tinymnv1.kernels.gradient_parts import shared_out, whole_gradient
 from tinymnv1.kernels.product import multiply, multiply_transposed
 
@@ -52,13 +52,14 @@ def test_products_of_any_size(rows, depth, columns):
 @pytest.mark.parametrize("depth", [1, 27, 200])
 def test_products_of_arrays_in_memory(depth, monkeypatch):
     """They take other tiles, which sum in the same order. Rows of a tile that is not whole, several blocks, panels."""
-    streamed, multiply_blocks = [], product._multiply
+    streamed = []
 
     def watched(*args):
-        streamed.append(args[-3])
-        multiply_blocks(*args)
+        parts = product_parts.product_parts(*args)
+        streamed.append(parts.streams)
+        return parts
 
-    monkeypatch.setattr(product, "_multiply", watched)
+    monkeypatch.setattr(product, "product_parts", watched)
     for rows in (1, 2 * simd.TILE_ROWS + 1) + (300,) * JIT:
         for columns in (simd.PANEL, 3 * simd.PANEL, simd.PANEL + simd.LANES):
             x, w = numbers((rows, depth), 1), numbers((depth, columns), 2)
@@ -74,6 +75,33 @@ def test_products_of_arrays_in_memory(depth, monkeypatch):
 def test_the_networks_shapes(rows, depth, columns):
     """Large enough that the work is cut into blocks, chunks and groups of panels."""
     test_products_of_any_size.hypothesis.inner_test(rows, depth, columns)
+
+
+@pytest.mark.parametrize("depth", [3, 90])
+def test_a_product_is_the_same_however_it_is_cut(depth, monkeypatch):
+    """Into chunks of rows by shares of columns, of different sizes; a block may be a tile, or the chunk's rows."""
+    rows, columns = 5 * simd.TILE_ROWS + 1, 3 * simd.PANEL + 1
+    x, w = numbers((rows, depth), 1), numbers((depth, columns), 2)
+    whole = multiply(x, w)
+    for chunks, shares in ((1, 1), (2, 3), (6, 1), (5, 4)):
+        monkeypatch.setattr(product_parts, "_cut", lambda *_, cut=(chunks, shares): cut)
+        for most in (0, product_parts.BLOCK_FLOATS):
+            monkeypatch.setattr(product_parts, "BLOCK_FLOATS", most)
+            np.testing.assert_array_equal(multiply(x, w), whole)
+            np.testing.assert_array_equal(multiply(x, np.asfortranarray(w)), whole)
+
+
+@pytest.mark.parametrize("rows", [392, 5000, 100_352])
+@pytest.mark.parametrize("columns", [10, 64, 1000])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 16])
+def test_a_product_keeps_the_threads_busy(threads, columns, rows):
+    """The busiest one has little more than its share of the tiles and panels."""
+    chunks, shares = product_parts._cut(rows, columns, threads)
+    tiles, panels = -(-rows // simd.TILE_ROWS), -(-columns // simd.PANEL)
+    assert 1 <= chunks <= tiles
+    assert 1 <= shares <= panels
+    busiest = -(-chunks * shares // threads) * -(-tiles // chunks) * -(-panels // shares)
+    assert busiest <= 1.25 * -(-tiles * panels // threads)
 
 
 @pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
@@ -120,7 +148,10 @@ def test_as_few_shares_of_the_columns_as_keep_the_threads_busy(threads, blocks_o
 
 @pytest.mark.parametrize("far_bytes", [compile.FAR_BYTES, 0])
 def test_products_write_nothing_beyond_their_arrays(far_bytes, monkeypatch):
-    """Register tiles are whole, results need not be: what lies before and behind an array in memory must stay."""
+    """Register tiles are whole, results need not be: what lies before and behind an array in memory must stay.
+
+    And what memory held before must not be in a result.
+    """
     handed_out = []
 
     def guarded(floats):
@@ -134,9 +165,9 @@ def test_products_write_nothing_beyond_their_arrays(far_bytes, monkeypatch):
     tile, panel = simd.TILE_ROWS, simd.PANEL
     for rows, columns in ((1, 1), (tile + 1, panel + 3), (2 * tile, 2 * panel - 1), (tile + 1, 2 * panel)):
         x, w, dy = numbers((rows, 5), 1), numbers((5, columns), 2), numbers((rows, columns), 3)
-        multiply(x, w)
-        multiply(dy, w.T)
-        multiply_transposed(x, dy)
+        np.testing.assert_allclose(multiply(x, w), x @ w, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(multiply(dy, w.T), dy @ w.T, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(multiply_transposed(x, dy), x.T @ dy, rtol=1e-4, atol=1e-4)
     assert len(handed_out) >= 6
     for memory in handed_out:
         assert (memory[:128] == 7).all()

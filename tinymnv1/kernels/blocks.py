@@ -63,8 +63,8 @@ PACK_ROWS = 8
 
 _tile = product_tile(TILE_ROWS, TILE_VECTORS, transposed=False)
 _tile1 = product_tile(TILE_ROWS, 1, transposed=False)
-_transposed = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
-_transposed1 = product_tile(GRADIENT_ROWS, 1, transposed=True)
+_transposed = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True, adds=True)
+_transposed1 = product_tile(GRADIENT_ROWS, 1, transposed=True, adds=True)
 
 
 class Window(NamedTuple):
@@ -285,13 +285,14 @@ def _packed_place(v, rows, vectors):
 
 
 @serial
-def _pack_rows(first, w, depth, columns, packed):
-    """PACK_ROWS rows of packed, or as many as there are from `first` on."""
+def _pack_rows(top, w, depth, columns, first, last, packed):
+    """PACK_ROWS rows of packed, or as many as there are from `top` on; vectors from first up to last."""
     vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
-    for v in range(vectors):
+    for v in range(first, last):
         place, step = _packed_place(v, rows, vectors)
+        place -= first * rows * LANES
         n = columns - v * LANES
-        for k in range(first, min(first + PACK_ROWS, rows)):
+        for k in range(top, min(top + PACK_ROWS, rows)):
             i, second = k * numbers * columns + v * LANES, k * numbers + 1
             x = vload(w, i) if n >= LANES else vload_tail(w, i, n)
             if numbers == 1:
@@ -302,13 +303,14 @@ def _pack_rows(first, w, depth, columns, packed):
 
 
 @serial
-def _pack_transposed(panel, w, depth, columns, packed):
+def _pack_transposed(panel, w, depth, columns, first, packed):
     """One panel, whose columns are rows of w; the last one may be less than a panel."""
     vectors, numbers, rows = (columns + LANES - 1) // LANES, numbers_in(packed), terms(packed, depth)
-    zero, first = np.float32(0), panel * TILE_VECTORS
+    zero, begin = np.float32(0), panel * TILE_VECTORS
     for k0 in range(0, depth, LANES):
-        for v in range(first, min(first + TILE_VECTORS, vectors)):
+        for v in range(begin, min(begin + TILE_VECTORS, vectors)):
             place, step = _packed_place(v, rows, vectors)
+            place -= first * rows * LANES
             c0 = v * LANES
             if c0 + LANES <= columns and k0 + LANES <= depth:
                 transpose_block(w, c0 * depth + k0, depth, packed, place + k0 // numbers * step, step)
@@ -323,10 +325,11 @@ def _pack_transposed(panel, w, depth, columns, packed):
 
 @serial
 def _pack_unit(unit, w, depth, columns, transposed, packed):
+    nothing, vectors = np.int64(0), (columns + LANES - 1) // LANES
     if transposed:
-        _pack_transposed(unit, w, depth, columns, packed)
+        _pack_transposed(unit, w, depth, columns, nothing, packed)
     else:
-        _pack_rows(unit * PACK_ROWS, w, depth, columns, packed)
+        _pack_rows(unit * PACK_ROWS, w, depth, columns, nothing, vectors, packed)
 
 
 @parallel
@@ -343,6 +346,17 @@ def pack(w, depth, columns, transposed, packed):
     units = (columns + PANEL - 1) // PANEL if transposed else (terms(packed, depth) + PACK_ROWS - 1) // PACK_ROWS
     for unit in prange(units):
         _pack_unit(np.int64(unit), w, depth, columns, transposed, packed)
+
+
+@serial
+def pack_share(w, depth, columns, transposed, first, last, packed):
+    """`pack`, by one thread, of the panels from vector `first` up to `last` only; the first of them begins at 0."""
+    if transposed:
+        for panel in range(first // TILE_VECTORS, (last + TILE_VECTORS - 1) // TILE_VECTORS):
+            _pack_transposed(panel, w, depth, columns, first, packed)
+    else:
+        for top in range(0, terms(packed, depth), PACK_ROWS):
+            _pack_rows(top, w, depth, columns, first, last, packed)
 
 
 @serial

@@ -257,14 +257,12 @@ def _weights_part(p, parts, shape, kept, dy_out, z_out, bn_out, a, dw):
     rows, _, _, channels_in, width_in, _, width_out, _, _ = shape
     top, bottom, begin, end, dz = part_of(p, parts)
     depth, lda, idw = min(bottom, channels_in) - top, width_in + LANES, top * width_out + begin
-    for k in range(bottom - top):
-        fill_zero(dw, idw + k * width_out, end - begin)
     for start in range(0, rows, parts.block):
         count = min(parts.block, rows - start)
         _gradient_panels(dy_out, z_out, start * width_out, count, width_out, begin, end, bn_out, a, dz, parts.panel)
         count = terms(kept, count)
         copy_tiles(kept, start // numbers_in(kept) * lda + top, lda, count, depth, a, parts.tile)
-        add_part(a, parts, depth, count, dz, end - begin, dw, idw, width_out)
+        add_part(a, parts, depth, count, dz, end - begin, dw, idw, width_out, start == 0)
 
 
 @parallel

@@ -37,8 +37,10 @@ from tinymnv1.kernels.simd import (
 GRADIENT_BLOCK = (1 << 12) // PANEL // TILE_ROWS * TILE_ROWS
 """Rows of a block, at most: so many of a panel are 16 KiB, half of a small first-level cache."""
 
-_tile = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
-_tile1 = product_tile(GRADIENT_ROWS, 1, transposed=True)
+_first = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True)
+_first1 = product_tile(GRADIENT_ROWS, 1, transposed=True)
+_next = product_tile(GRADIENT_ROWS, TILE_VECTORS, transposed=True, adds=True)
+_next1 = product_tile(GRADIENT_ROWS, 1, transposed=True, adds=True)
 
 
 class GradientParts(NamedTuple):
@@ -130,27 +132,30 @@ def copy_panels(y, iy, ldy, rows, numbers, a, ia, panel):
 
 
 @serial
-def add_part(a, parts, depth, rows, dz, columns, dw, idw, ldw):
+def add_part(a, parts, depth, rows, dz, columns, dw, idw, ldw, first):
     """dw[k, c] += sum over so many rows of x[r, k] * dy[r, c], for k < depth and c < columns, from dw[idw] on.
 
+    first: = instead, so that nobody needs to fill dw with zeros and read them.
     a: x as `copy_tiles` and, from a[dz] on, dy as `copy_panels` arranged them: floats; or pairs across the rows, and
     then `rows` is the number of pairs.  depth is rounded up to whole tiles; columns are whole vectors.
     """
+    lda, ldb = np.int64(GRADIENT_ROWS), np.int64(PANEL)
     for c in range(0, columns, PANEL):
         place = dz + c // PANEL * parts.panel
         if c + PANEL <= columns:
             ia = 0
             for k in range(0, depth, GRADIENT_ROWS):
-                _tile(
-                    a, ia, np.int64(GRADIENT_ROWS), rows, a, place, np.int64(PANEL), dw, idw + k * ldw + c, ldw
-                )  # fmt: skip
+                if first:
+                    _first(a, ia, lda, rows, a, place, ldb, dw, idw + k * ldw + c, ldw)
+                else:
+                    _next(a, ia, lda, rows, a, place, ldb, dw, idw + k * ldw + c, ldw)
                 ia += parts.tile
         else:
             for v in range(0, columns - c, LANES):
                 ia = 0
                 for k in range(0, depth, GRADIENT_ROWS):
-                    _tile1(
-                        a, ia, np.int64(GRADIENT_ROWS), rows, a, place + v, np.int64(PANEL), dw,
-                        idw + k * ldw + c + v, ldw,
-                    )  # fmt: skip
+                    if first:
+                        _first1(a, ia, lda, rows, a, place + v, ldb, dw, idw + k * ldw + c + v, ldw)
+                    else:
+                        _next1(a, ia, lda, rows, a, place + v, ldb, dw, idw + k * ldw + c + v, ldw)
                     ia += parts.tile

@@ -12,7 +12,7 @@ machine's speed. Here each vector operation is written out: what looks like a fu
     vpass(v, y, low, high)                v where low < y < high, else 0: how a gradient passes a clip
     product_tile(rows, vectors, transposed)   makes a register tile of a matrix product (a compiled function);
     clipped_tile(rows, vectors)               one with a bias and a clip;
-    streaming_tile(rows, vectors)             one for arrays that are in memory, not in a cache: see `simd_tile.py`
+    asking_tile(rows, vectors, streams)       one that asks for what a later tile will read: see `simd_tile.py`
     transpose_block(x, i, ldx, y, iy, ldy)    LANES rows of LANES floats from x[i] on, transposed, to y[iy] and on
 
 An array of uint32 holds pairs of bfloat16, a float32 without the lower half of its bits; a product of pairs takes as
@@ -83,4 +83,4 @@ vstore_along, vstore_rows = _vectors.vstore_along, _vectors.vstore_rows
 vzero, vsplat, vadd, vsub = _vectors.vzero, _vectors.vsplat, _vectors.vadd, _vectors.vsub
 transpose_block = _vectors.transpose_block
 vmul, vfma, vclip, vpass = _vectors.vmul, _vectors.vfma, _vectors.vclip, _vectors.vpass
-product_tile, clipped_tile, streaming_tile = _vectors.product_tile, _vectors.clipped_tile, _vectors.streaming_tile
+product_tile, clipped_tile, asking_tile = _vectors.product_tile, _vectors.clipped_tile, _vectors.asking_tile

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tinymnv1.kernels.simd_emitter import ALIGN, INDEX, INT64, Emitter, VectorType, holds_pairs
-from tinymnv1.kernels.simd_tile import clipped_tile, product_tile, streaming_tile
+from tinymnv1.kernels.simd_tile import asking_tile, clipped_tile, product_tile
 
 
 def make_vectors(lanes: int) -> SimpleNamespace:
@@ -175,5 +175,5 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vpass=vpass,
         product_tile=partial(product_tile, emit),
         clipped_tile=partial(clipped_tile, emit),
-        streaming_tile=partial(streaming_tile, emit),
+        asking_tile=partial(asking_tile, emit),
     )

@@ -89,7 +89,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
     def vpass(v: Array, y: Array, low: Array, high: Array) -> Array:
         return np.where((y > low) & (y < high), v, np.float32(0))
 
-    def product_tile(rows: int, vectors: int, transposed: bool) -> Any:
+    def product_tile(rows: int, vectors: int, transposed: bool, adds: bool = False) -> Any:
         n = vectors * lanes
 
         def tile(
@@ -97,7 +97,7 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         ) -> None:
             for r in range(rows):
                 row = iy + r * ldy
-                total = y[row : row + n].copy() if transposed else np.zeros(n, np.float32)
+                total = y[row : row + n].copy() if adds else np.zeros(n, np.float32)
                 for k in range(depth):
                     i = ia + k * lda + r if transposed else ia + r * lda + k
                     for number, row_of_b in zip(halves(a[i : i + 1]), halves(b[ib + k * ldb :][:n]), strict=True):
@@ -122,14 +122,15 @@ def make_vectors(lanes: int) -> SimpleNamespace:
 
         return tile
 
-    def streaming_tile(rows: int, vectors: int) -> Any:
+    def asking_tile(rows: int, vectors: int, streams: bool) -> Any:
         plain = product_tile(rows, vectors, transposed=False)
 
         def tile(
             a: Array, ia: int, lda: int, depth: int, b: Array, ib: int, ldb: int, y: Array, iy: int, ldy: int,
-            ahead: int,
+            x: Array, ahead: int,
         ) -> None:  # fmt: skip
-            assert y[iy:].ctypes.data % (4 * lanes) == ldy % lanes == 0, "a row that is not on a vector's boundary"
+            if streams:
+                assert y[iy:].ctypes.data % (4 * lanes) == ldy % lanes == 0, "a row that is not on a vector's boundary"
             plain(a, ia, lda, depth, b, ib, ldb, y, iy, ldy)
 
         return tile
@@ -155,5 +156,5 @@ def make_vectors(lanes: int) -> SimpleNamespace:
         vpass=vpass,
         product_tile=product_tile,
         clipped_tile=clipped_tile,
-        streaming_tile=streaming_tile,
+        asking_tile=asking_tile,
     )
