@@ -232,6 +232,7 @@ def test_an_interrupted_run_resumes_to_the_same_metrics(pets, tmp_path):
         (("--resume", "nowhere", "--out", "x"), ("--out",)),
         (("--out", "taken/run"), ("taken", "is a file")),
         (("--out", ""), ("--out", "the path is empty")),
+        (("--data", "cifar10", "--data-dir", ""), ("--data-dir", "the path is empty")),
         (("--no-nesterov",), ("--no-nesterov", "adamw")),
         (("--out", "x" * 300), ("xxx", "too long")),
         (("--threads", "0"), ("--threads",)),
@@ -246,6 +247,21 @@ def test_a_mistake_gives_one_line_and_leaves_nothing(arguments, words, tmp_path)
     (tmp_path / "taken").write_text("a file")
     one_line(command("train", *arguments, cwd=tmp_path), *words)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train", ("--data", "folder", "--data-dir", "loop")),
+        ("train", ("--resume", "loop")),
+        ("compare", ("loop",)),
+        ("predict", ("loop", "loop")),
+    ],
+)
+def test_a_link_that_leads_to_itself_is_one_line(name, arguments, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    one_line(command(name, *arguments, cwd=tmp_path), "loop")
+    assert [p.name for p in tmp_path.iterdir()] == ["loop"]
 
 
 def test_a_run_without_a_name_is_numbered_and_resumes_from_anywhere(pets, tmp_path):

@@ -111,6 +111,14 @@ def impossible_setting(run):
     (run / "config.json").write_text('{"lr": -1.0}')
 
 
+def list_in_config(run):
+    (run / "config.json").write_text('{"normalise": []}')
+
+
+def deep_config(run):
+    (run / "config.json").write_text("[" * 100_000)
+
+
 def binary_config(run):
     (run / "config.json").write_bytes(b"\xff\xfe\x00")
 
@@ -149,6 +157,8 @@ def not_finite(run):
         (cut_config, ("config.json", "damaged")),
         (other_version, ("config.json", "another version", "colour")),
         (impossible_setting, ("config.json", "damaged", "--lr")),
+        (list_in_config, ("config.json", "damaged")),
+        (deep_config, ("config.json", "damaged")),
         (binary_config, ("config.json", "not text")),
         (no_metrics, ("no metrics.csv", "not been evaluated")),
         (only_a_header, ("metrics.csv", "no finished epoch")),

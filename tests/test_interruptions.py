@@ -252,6 +252,23 @@ def refused(stopped, capsys, *words, arguments=()):
     assert {p.name: p.read_bytes() for p in stopped.iterdir()} == before
 
 
+def test_a_config_file_that_cannot_be_read_is_written_again(stopped, expected):
+    """It is for people: the checkpoint holds the settings."""
+    for damage in ("", "{", "[" * 100_000, "[]"):
+        (stopped / "config.json").write_text(damage)
+        assert runs.load_run(stopped).config.epochs == 2
+    assert command("--resume", stopped) == 0
+    assert result(stopped) == expected
+
+
+def test_the_bar_of_a_complete_run_is_in_its_last_epoch():
+    at, config = SimpleNamespace(epoch=1, step=10), SimpleNamespace(epochs=2)
+    bar = train.Progress(SimpleNamespace(position=at, config=config, total_steps=20))
+    assert bar._epoch() == "epoch 2/2"
+    at.epoch = 2
+    assert bar._epoch() == "epoch 2/2"
+
+
 def test_changed_data_is_refused_by_name(stopped, images, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(images, other)

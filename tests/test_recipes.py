@@ -261,6 +261,8 @@ def test_the_table_has_each_recipes_settings():
         ({"early_resolution": 40}, "--early-resolution must be at most the run's 32 pixels, got 40; 0 means none"),
         ({"cutout": 33}, "--cutout must be at most the run's 32 pixels, got 33"),
         ({"warmup": 3.5}, "--warmup must be at most the run's 3 epochs, got 3.5"),
+        ({"stem_stride": 33}, "--stem-stride must be at most the run's 32 pixels, got 33"),
+        ({"epochs": 10**6 + 1}, "--epochs must be at most 1000000, got 1000001"),
         ({"precision": "half"}, "--precision must be one of auto, float32, bfloat16, got 'half'"),
         ({"precision": "bfloat16", "engine": "layers"}, "--precision bfloat16 needs --engine fused"),
         ({"precision": "bfloat16", "backend": "numpy"}, "--precision bfloat16 needs .* --backend numba"),

@@ -165,6 +165,8 @@ def test_resuming_something_else_is_refused(data, tmp_path):
         make(replace(SHORT, epochs=1, lr=0.2), data, tmp_path).restore(*saved)
     with pytest.raises(CheckpointError, match="data set has changed"):
         make(replace(SHORT, epochs=1), load_shapes(100, 50, seed=9), tmp_path).restore(*saved)
+    with pytest.raises(CheckpointError, match="another mean or standard deviation"):
+        make(replace(SHORT, epochs=1), replace(data, mean=(0.5, 0.5, 0.6)), tmp_path).restore(*saved)
 
 
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):

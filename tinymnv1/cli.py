@@ -18,10 +18,14 @@ from tinymnv1.errors import TinyMNError
 def path_argument(text: str) -> Path:
     """A path that an option or argument names, for argparse's `type`. An empty one is a mistake, not the folder here.
 
-    It is what a shell makes of a variable that is not set.
+    It is what a shell makes of a variable that is not set. A link that leads to itself is a mistake, too.
     """
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        Path(text).resolve()
+    except RuntimeError as error:  # so before Python 3.13, which finds nothing there instead
+        raise argparse.ArgumentTypeError(f"{text} is a link that leads to itself") from error
     return Path(text)
 
 

@@ -64,7 +64,8 @@ def read_log(folder: Path) -> Log:
     try:
         settings = json.loads(texts[0])
         config = TrainConfig(**settings)
-    except ValueError as error:  # a ConfigError is one
+        hash(config)  # not so with a list or a table as a setting
+    except (ValueError, RecursionError) as error:  # a ConfigError is a ValueError
         raise CheckpointError(f"{folder / 'config.json'}: damaged ({error})") from error
     except TypeError as error:
         raise CheckpointError(f"{folder / 'config.json'}: damaged, or of another version ({error})") from error

@@ -38,7 +38,7 @@ def notebook_style() -> None:
 
 
 def plain(text: str) -> str:
-    """A name or a title as matplotlib shows it as it is: no `$` begins a formula, and each character can be drawn."""
+    """A name or a title as matplotlib shows it as it is: no `$` begins a formula, and each character can be encoded."""
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 

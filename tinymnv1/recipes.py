@@ -14,6 +14,8 @@ SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 MAX_RESOLUTION = 4096
 """Pixels: far more than any machine trains on, and few enough that no size of an array overflows."""
 
+MAX_EPOCHS = 1_000_000
+
 CHOICES = {
     "data": DATASETS,
     "padding": ("symmetric", "tf"),
@@ -110,6 +112,12 @@ class TrainConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
         if self.resolution > MAX_RESOLUTION:
             raise ConfigError(f"--resolution must be at most {MAX_RESOLUTION} pixels, got {self.resolution}")
+        if self.epochs > MAX_EPOCHS:
+            raise ConfigError(f"--epochs must be at most {MAX_EPOCHS}, got {self.epochs}")
+        if self.stem_stride > self.effective_resolution():
+            raise ConfigError(
+                f"--stem-stride must be at most the run's {self.effective_resolution()} pixels, got {self.stem_stride}"
+            )
         for name, low, high in (
             ("lr", 0, math.inf),
             ("identity", 0, math.inf),

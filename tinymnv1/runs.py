@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinymnv1.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from tinymnv1.data import Preprocessing
 from tinymnv1.errors import CheckpointError, ConfigError
@@ -67,16 +69,20 @@ def load_trained(run: Path, which: str | None = None) -> TrainedModel:
     config = saved_config(meta, path)
     model = MobileNetV1(**meta["model"])
     model.load_state_dict(with_prefix(arrays, "model."))
-    preprocessing = meta["preprocessing"]
     return TrainedModel(
         model,
-        Preprocessing(preprocessing["resolution"], tuple(preprocessing["mean"]), tuple(preprocessing["std"])),
+        _preprocessing(meta),
         tuple(meta["classes"]),
         config,
         meta["position"]["epoch"],
         path,
         meta.get("data", {}),
     )
+
+
+def _preprocessing(meta: dict[str, Any]) -> Preprocessing:
+    saved = meta["preprocessing"]
+    return Preprocessing(saved["resolution"], tuple(saved["mean"]), tuple(saved["std"]))
 
 
 def saved_config(meta: dict[str, Any], path: Path) -> TrainConfig:
@@ -149,10 +155,13 @@ def check_same_settings(folder: Path, before: TrainConfig, config: TrainConfig) 
             raise CheckpointError(f"{folder}: was trained with {told}; resume without that option, or start a new run")
 
 
-def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, data: dict[str, str]) -> None:
+def check_same_run(
+    folder: Path, meta: dict[str, Any], config: TrainConfig, data: dict[str, str], preprocess: Preprocessing
+) -> None:
     """Raise CheckpointError, which says what differs, unless meta is of a run with these settings and this data.
 
-    data: its `Dataset.fingerprint()`.
+    data: its `Dataset.fingerprint()`, of the images that the run uses.  preprocess: its mean and standard deviation may
+    be of more images than those (`--limit`, `--validation`).
     """
     check_same_settings(folder, saved_config(meta, folder / LAST), config)
     then = meta.get("data", {})
@@ -161,12 +170,18 @@ def check_same_run(folder: Path, meta: dict[str, Any], config: TrainConfig, data
             f"{folder}: the data set has changed since the run began, in its {', '.join(changed)}: {changed[0]} were"
             f" {then.get(changed[0], 'unknown')}, now are {data[changed[0]]}; put the old data back, or start a new run"
         )
+    before = _preprocessing(meta)
+    if not np.allclose(before.mean + before.std, preprocess.mean + preprocess.std, 1e-6, 0):
+        raise CheckpointError(
+            f"{folder}: the data set has changed since the run began: its pixels have another mean or standard"
+            " deviation; put the old data back, or start a new run"
+        )
 
 
 def _check_config_file(path: Path, config: TrainConfig, checkpoint: Path) -> None:
     try:
         written = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return  # it is for people; the run writes it again
     for key, value in json.loads(json.dumps(asdict(config))).items():
         if key != "data_dir" and isinstance(written, dict) and written.get(key, value) != value:

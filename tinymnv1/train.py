@@ -178,8 +178,10 @@ def _add_option(group: Any, name: str) -> None:
         options["action"] = argparse.BooleanOptionalAction
     elif name in CHOICES:
         options["choices"] = CHOICES[name]
+    elif name == "data_dir":
+        options |= {"type": path_argument, "metavar": "PATH"}
     else:
-        options |= {"type": type(default), "metavar": {int: "N", float: "X", str: "PATH"}[type(default)]}
+        options |= {"type": type(default), "metavar": {int: "N", float: "X"}[type(default)]}
     group.add_argument(flag, **options)
 
 
@@ -194,15 +196,20 @@ class Progress:
             unit="step",
             disable=None,  # no bar where nobody sees it: in a log file
             leave=False,
-            desc=f"epoch {trainer.position.epoch + 1}/{trainer.config.epochs}",
+            desc=self._epoch(),
             bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",  # fits into 80 columns
         )
         trainer.on_step, trainer.on_epoch = self.step, self.epoch
 
+    def _epoch(self) -> str:
+        """Which epoch of how many: of a complete run the last."""
+        last = self.trainer.config.epochs
+        return f"epoch {min(self.trainer.position.epoch + 1, last)}/{last}"
+
     def step(self, trainer: Trainer, loss: float) -> None:
         """Move on by one step."""
         at = trainer.position
-        self.bar.set_description_str(f"epoch {at.epoch + 1}/{trainer.config.epochs}", refresh=False)
+        self.bar.set_description_str(self._epoch(), refresh=False)
         self.bar.set_postfix_str(
             f"loss {at.loss_sum / at.images:.3f}, accuracy {100 * at.correct / at.images:.1f} %,"
             f" {at.images / at.seconds:,.0f} images/s",
@@ -234,6 +241,8 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     """Train as the options say. held: gets the run's folder, which is this process's own until the end."""
     recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
     find_lr = args.pop("find_lr")
+    if "data_dir" in args:  # absolute, so that the run can be resumed from anywhere
+        args["data_dir"] = str(args["data_dir"].resolve())
     if not (minutes := args.pop("checkpoint_minutes")) >= 0:  # NaN is not, either
         raise ConfigError(f"--checkpoint-minutes must be at least 0, got {minutes}")
     saved = None
@@ -251,8 +260,6 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
         config = make_config(recipe or "quick", **args)
         folder = out or (Path("runs") if find_lr else next_run_folder(Path("runs"), config.data))
         check_run_folder(folder)
-    if config.data_dir:  # absolute, so that the run can be resumed from anywhere
-        config = replace(config, data_dir=str(Path(config.data_dir).resolve()))
     if threads is not None:
         if config.backend != "numba":
             raise ConfigError(f"--threads is for --backend numba: leave it out with --backend {config.backend}")

@@ -380,7 +380,7 @@ class Trainer:
 
         Raises CheckpointError if its configuration or its data differ, and says in what.
         """
-        check_same_run(self.folder, meta, self.config, self.fingerprint)
+        check_same_run(self.folder, meta, self.config, self.fingerprint, self.preprocess)
         self.trained_model.load_state_dict(with_prefix(arrays, "model."))
         if self.average:
             self.model.load_state_dict(with_prefix(arrays, "unaveraged."))

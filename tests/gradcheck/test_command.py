@@ -77,6 +77,16 @@ def test_gradescope_json_for_a_file_that_cannot_be_graded(tmp_path):
     assert "SyntaxError" in content["output"]
 
 
+def test_gradescope_json_of_an_earlier_file_does_not_outlive_one_that_is_missing(tmp_path):
+    target = tmp_path / "results.json"
+    target.write_text('{"score": 40.0}', encoding="utf-8")
+    result = command("absent.py", "--json", target, cwd=tmp_path)
+    assert result.returncode == 2
+    content = json.loads(target.read_text(encoding="utf-8"))
+    assert content["score"] == 0.0
+    assert "absent.py" in content["output"]
+
+
 def test_the_stub_has_every_function_and_none_of_the_solutions(tmp_path, capsys):
     path = tmp_path / "my_ops.py"
     assert main(["--stub", str(path)]) == 0

@@ -139,7 +139,7 @@ def grade_learner(args: Namespace) -> int:
     _require_python(args.file)
     if args.json:
         _require_place(args.json)
-        if args.json.exists() and args.json.samefile(args.file):
+        if args.json.exists() and args.file.exists() and args.json.samefile(args.file):
             raise ConfigError(f"--json {args.json} is the file that is to be graded: name another one")
     started = time.monotonic()
     try:
