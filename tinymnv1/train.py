@@ -179,7 +179,7 @@ def _add_option(group: Any, name: str) -> None:
     elif name in CHOICES:
         options["choices"] = CHOICES[name]
     elif name == "data_dir":
-        options |= {"type": path_argument, "metavar": "PATH"}
+        options |= {"type": lambda text: str(path_argument(text)), "metavar": "PATH"}  # a setting is text
     else:
         options |= {"type": type(default), "metavar": {int: "N", float: "X"}[type(default)]}
     group.add_argument(flag, **options)
@@ -241,8 +241,6 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
     """Train as the options say. held: gets the run's folder, which is this process's own until the end."""
     recipe, out, resume, threads = (args.pop(name) for name in ("recipe", "out", "resume", "threads"))
     find_lr = args.pop("find_lr")
-    if "data_dir" in args:  # absolute, so that the run can be resumed from anywhere
-        args["data_dir"] = str(args["data_dir"].resolve())
     if not (minutes := args.pop("checkpoint_minutes")) >= 0:  # NaN is not, either
         raise ConfigError(f"--checkpoint-minutes must be at least 0, got {minutes}")
     saved = None
@@ -260,6 +258,8 @@ def _train(args: dict[str, Any], held: contextlib.ExitStack) -> int:
         config = make_config(recipe or "quick", **args)
         folder = out or (Path("runs") if find_lr else next_run_folder(Path("runs"), config.data))
         check_run_folder(folder)
+    if config.data_dir:  # absolute, so that the run can be resumed from anywhere
+        config = replace(config, data_dir=str(Path(config.data_dir).resolve()))
     if threads is not None:
         if config.backend != "numba":
             raise ConfigError(f"--threads is for --backend numba: leave it out with --backend {config.backend}")
